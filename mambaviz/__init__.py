@@ -1,0 +1,3 @@
+"""The package that the book *mambaviz* runs on: models, scans, explorables."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,65 @@
+"""What the book needs beyond Jupyter Book, as one Sphinx extension.
+
+This module only ties the threads: what each one does, and why, stands in the
+module it comes from. ``_config.yml`` names the extension ``mambaviz.book``.
+"""
+
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+import mambaviz
+from mambaviz.book import (
+    assets,
+    equations,
+    execution,
+    notebooks,
+    output,
+    progress,
+    site,
+    strict,
+    wheel,
+)
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    """Connect the book's extension to Sphinx.
+
+    Args:
+        app: the Sphinx application of this build.
+
+    Returns:
+        What Sphinx wants to know about an extension.
+    """
+    strict.setup(app)  # first: it listens to the others
+    execution.setup(app)
+    progress.setup(app)
+    equations.setup(app)
+    assets.setup(app)
+    site.setup(app)
+    app.connect("config-inited", use_own_looks)
+    app.connect("build-finished", write_extras, priority=800)
+    return {
+        "version": mambaviz.__version__,
+        # The threads keep what they know of a build in the process.
+        "parallel_read_safe": False,
+        "parallel_write_safe": False,
+    }
+
+
+def use_own_looks(app: Sphinx, config: Config) -> None:
+    """Take the package's templates, logo and icon."""
+    room = Path(__file__).parent
+    config.templates_path.insert(0, str(room / "templates"))
+    config.html_logo = str(room / "static" / "logo.svg")
+    config.html_favicon = str(room / "static" / "favicon.svg")
+
+
+def write_extras(app: Sphinx, exception: Exception | None) -> None:
+    """Write what stands beside the pages, then what depends on all of it."""
+    if exception is not None or app.builder.format != "html":
+        return
+    notebooks.write_downloads(app)
+    wheel.write_wheel(Path(app.srcdir), Path(app.outdir) / "wheels")
+    output.finish(app)

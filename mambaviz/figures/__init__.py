@@ -1,0 +1,1 @@
+"""Still pictures: data in, matplotlib Figure out, shown as plates."""

@@ -1,0 +1,1 @@
+"""Results with their provenance: what was measured, where and how."""

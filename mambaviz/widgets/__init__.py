@@ -1,0 +1,5 @@
+"""The explorables: a Python class and a JavaScript module side by side."""
+
+from mambaviz.widgets.memory_decay import MemoryDecay
+
+__all__ = ["MemoryDecay"]
