@@ -5,7 +5,7 @@ DO = @$(PYTHON) mambaviz/book/bootstrap.py
 .PHONY: help book serve lab test check bench
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\): ## /  make \1 : /p' Makefile
+	@awk -F ': ## ' '/^[a-z]+: ## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 	@echo '  PYTHON=python3.12 picks the Python, as in: make PYTHON=python3.12 book'
 
 book: ## install what the book needs into .venv, execute every chapter, build

@@ -47,6 +47,33 @@ FONT = (
     "'DejaVu Sans', sans-serif"
 )
 
+
+class RuleStyle(NamedTuple):
+    """How a discretisation rule looks in every picture of it.
+
+    Attributes:
+        label: the rule's name within a sentence.
+        ink: a name of :data:`SURFACES`: colours of symbols mean symbols.
+        dashes: lengths of stroke and gap, in line widths; () is unbroken.
+        marker: matplotlib's letter: circle, diamond, square, triangles.
+    """
+
+    label: str
+    ink: str
+    dashes: tuple[float, ...]
+    marker: str
+
+
+# The keys of theory.discretize.DISCRETIZATION_RULES. Ink alone tells nothing;
+# Euler alone may blow up: it is warned of.
+RULES = {
+    "zoh": RuleStyle("ZOH", "ink", (), "o"),
+    "mamba": RuleStyle("Mamba's code", "ink", (5, 1.5, 1, 1.5), "D"),
+    "bilinear": RuleStyle("bilinear", "muted", (4, 1.5), "s"),
+    "backward_euler": RuleStyle("backward Euler", "muted", (1, 1.2), "v"),
+    "euler": RuleStyle("Euler", "warn", (7, 2), "^"),
+}
+
 # The symbols as TeX writes them. In this book these letters mean nothing else.
 TEX_NAMES = {r"\Delta": "delta"} | {s: s for s in SYMBOLS if len(s) == 1}
 
@@ -82,7 +109,7 @@ def css_variables() -> str:
 
 _TEX_TOKEN = re.compile(
     r"""
-    (?P<verbatim>\\(?:text\w*|mathrm|operatorname\*?|mbox|begin|end|label
+    (?P<verbatim>\\(?:text\w*|math(?:rm|bb|cal|sf|it|frak|scr)|operatorname\*?|mbox|begin|end|label
         |ref|eqref|tag|color|textcolor|class|href|hspace)\s*\{[^{}]*\})
   | (?P<accent>\\(?:bar|overline|hat|tilde|dot|mathbf|boldsymbol)\s*)
         (?:\{\s*(?P<group>\\Delta|[A-Za-z])\s*\}
@@ -109,8 +136,8 @@ def colour_symbols(latex: str, wrap: Callable[[str, str], str]) -> str:
 
     Example:
         >>> html = lambda name, tex: rf"\class{{mv-{name}}}{{{tex}}}"
-        >>> print(colour_symbols(r"\bar A = e^{\Delta A}", html))
-        {\class{mv-A}{\bar A}} = e^{{\class{mv-delta}{\Delta}} {\class{mv-A}{A}}}
+        >>> print(colour_symbols(r"\bar A = e^{\Delta}", html))
+        {\class{mv-A}{\bar A}} = e^{{\class{mv-delta}{\Delta}}}
     """
 
     def colour(match: re.Match) -> str:

@@ -5,6 +5,7 @@ nothing else. They stand in ``<head>`` and block: an explorable is drawn while
 its page is parsed, so that its first picture is there before the first paint.
 """
 
+import filecmp
 import hashlib
 import re
 import shutil
@@ -136,7 +137,7 @@ def add_scripts(
 
 def _copy(source: Path, app: Sphinx, name: str) -> None:
     target = Path(app.outdir) / "_static" / name
-    if target.exists() and target.stat().st_size == source.stat().st_size:
+    if target.exists() and filecmp.cmp(source, target, shallow=False):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)

@@ -4,6 +4,8 @@ This module only ties the threads: what each one does, and why, stands in the
 module it comes from. ``_config.yml`` names the extension ``mambaviz.book``.
 """
 
+import logging
+import os
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -50,7 +52,9 @@ def setup(app: Sphinx) -> dict[str, object]:
 
 def use_own_looks(app: Sphinx, config: Config) -> None:
     """Take the package's templates, logo and icon."""
-    room = Path(__file__).parent
+    # Relative, since Sphinx writes a hash of its settings into the book, and
+    # two checkouts are to give the same book.
+    room = Path(os.path.relpath(Path(__file__).parent, app.confdir))
     config.templates_path.insert(0, str(room / "templates"))
     config.html_logo = str(room / "static" / "logo.svg")
     config.html_favicon = str(room / "static" / "favicon.svg")
@@ -61,5 +65,7 @@ def write_extras(app: Sphinx, exception: Exception | None) -> None:
     if exception is not None or app.builder.format != "html":
         return
     notebooks.write_downloads(app)
-    wheel.write_wheel(Path(app.srcdir), Path(app.outdir) / "wheels")
+    logging.getLogger("flit_core").setLevel(logging.WARNING)
+    repository = Path(mambaviz.__file__).parents[1]
+    wheel.write_wheel(repository, Path(app.outdir) / "wheels")
     output.finish(app)

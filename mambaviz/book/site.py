@@ -21,6 +21,8 @@ MOVED = """\
 </html>
 """
 
+CHANGED_LATER = ("scripts/*.js", "styles/*.css")  # by the last steps
+
 
 def setup(app: Sphinx) -> None:
     """Connect the pages and page parts that are not chapters."""
@@ -44,6 +46,14 @@ class BookBuilder(StandaloneHTMLBuilder):
     def get_outfilename(self, pagename: str) -> str:
         """The file that the page is written to."""
         return super().get_outfilename(self._landing(pagename))
+
+    def copy_static_files(self) -> None:
+        """Copy the theme's files, over what became of them last time."""
+        static = Path(self.outdir) / "_static"
+        for pattern in CHANGED_LATER:
+            for path in static.glob(pattern):
+                path.unlink()  # or Sphinx tells of each that it differs
+        super().copy_static_files()
 
     def _landing(self, pagename: str) -> str:
         return "index" if pagename == self.config.root_doc else pagename

@@ -5,8 +5,8 @@ import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from mambaviz.theme import INKS
 
@@ -141,10 +141,18 @@ class Exercise:
         return otherwise
 
 
-_HEADINGS = {
-    None: ("\N{WHITE CIRCLE}", "No answer yet", "open"),
-    True: ("\N{CHECK MARK}", "Right", "right"),
-    False: ("\N{RIGHTWARDS ARROW}", "Not yet", "wrong"),
+class _Look(NamedTuple):
+    sign: str
+    status: str
+    kind: str
+    edge: str
+
+
+# Sign, words and the style of the edge say it, not the colour alone.
+_LOOKS = {
+    None: _Look("\N{WHITE CIRCLE}", "No answer yet", "open", "dashed muted"),
+    True: _Look("\N{CHECK MARK}", "Right", "right", "solid ink"),
+    False: _Look("\N{RIGHTWARDS ARROW}", "Not yet", "wrong", "double warn"),
 }
 
 
@@ -163,7 +171,7 @@ class Result:
     name: str
     passed: bool | None
     message: str
-    hint: str = field(default="")
+    hint: str = ""
 
     def __bool__(self) -> bool:
         """Be true for a right answer only."""
@@ -171,8 +179,8 @@ class Result:
 
     def __repr__(self) -> str:
         """Write the card for a terminal, in lines of at most 79 columns."""
-        sign, status, _ = _HEADINGS[self.passed]
-        paragraphs = [f"{sign} {status}: {self.name}", self.message]
+        look = _LOOKS[self.passed]
+        paragraphs = [f"{look.sign} {look.status}: {self.name}", self.message]
         if self.hint:
             label = "" if self.passed is None else "Hint: "
             paragraphs.append(label + self.hint)
@@ -188,7 +196,7 @@ class Result:
         )
 
     def _repr_html_(self) -> str:
-        sign, status, kind = _HEADINGS[self.passed]
+        look = _LOOKS[self.passed]
         label = "" if self.passed is None else "<strong>Hint.</strong> "
         hint = (
             f'<p class="mv-check-hint">{label}{_markup(self.hint)}</p>'
@@ -196,25 +204,36 @@ class Result:
             else ""
         )
         # Enough to look right where the book's style sheet is absent.
-        edge = _ink("warn" if self.passed is False else "muted")
+        edge_line, edge_ink = look.edge.split()
         style = (
             f"color: {_ink('ink')}; background: {_ink('card')}; "
             f"border: 1px solid {_ink('line')}; "
-            f"border-left: 4px solid {edge}; "
+            f"border-left: 4px {edge_line} {_ink(edge_ink)}; "
             "border-radius: 4px; padding: 0.1em 1em"
         )
         return (
-            f'<div class="mv-check mv-check-{kind}" style="{style}">'
+            f'<div class="mv-check mv-check-{look.kind}" style="{style}">'
             '<p class="mv-check-status">'
-            f'<span aria-hidden="true">{sign}</span> '
-            f"<strong>{status}</strong> "
+            f'<span aria-hidden="true">{look.sign}</span> '
+            f"<strong>{look.status}</strong> "
             f"<code>{html.escape(self.name)}</code></p>"
             f"<p>{_markup(self.message)}</p>{hint}</div>"
         )
 
 
+# Where no page has declared the palette, JupyterLab's theme stands in for it.
+_JUPYTER = {
+    "card": "--jp-layout-color1",
+    "ink": "--jp-content-font-color1",
+    "line": "--jp-border-color2",
+    "muted": "--jp-content-font-color2",
+    "warn": "--jp-error-color1",
+}
+
+
 def _ink(name: str) -> str:
-    return f"var(--mv-{name}, {INKS[name].light})"
+    light = INKS[name].light
+    return f"var(--mv-{name}, var({_JUPYTER[name]}, {light}))"
 
 
 def _markup(text: str) -> str:

@@ -1,6 +1,7 @@
 """The kinds of answer: a number, a tensor, a text, a function."""
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ def quote(value: object) -> str:
     except Exception:
         pass
     try:
-        return " ".join(short.repr(value).split())
+        # An address in memory tells nobody anything.
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", short.repr(value))
+        return " ".join(text.split())
     except Exception:
         return f"an object of the class {type(value).__name__}"
 
@@ -104,7 +107,8 @@ class Number(Judge):
 
     def same(self, given: float, other: float) -> bool:
         """Say whether two numbers agree within the tolerance."""
-        return abs(given - other) <= self.rtol * abs(other)
+        slack = 1 + 1e-9  # 0.101 is within 1 % of 0.1, rounding or not
+        return abs(given - other) <= self.rtol * abs(other) * slack
 
     def confirm(self, given: float, solution: float) -> str:
         """Quote the number beside the solution."""
@@ -138,7 +142,11 @@ class Array(Judge):
     @property
     def wanted(self) -> str:
         """The kind of answer, with its shape."""
-        return f"a tensor of shape {self.shape}" if self.shape else "a number"
+        return (
+            f"a tensor of shape {tuple(self.shape)}"
+            if self.shape
+            else "a number"
+        )
 
     def read(self, answer: object) -> Tensor:
         """Take a tensor, an array or a list, in double precision.
@@ -155,10 +163,10 @@ class Array(Judge):
         """
         received = f"We received {quote(answer)}"
         try:
-            tensor = torch.as_tensor(answer).detach().cpu()
-            tensor = tensor.to(
-                torch.complex128 if tensor.is_complex() else torch.float64
-            )
+            is_complex = torch.as_tensor(answer).is_complex()
+            kind = torch.complex128 if is_complex else torch.float64
+            # From the answer again: torch makes a float a float32.
+            tensor = torch.as_tensor(answer, dtype=kind).detach().cpu()
         except Exception:
             raise UnreadableAnswer(
                 f"{received}, which does not hold numbers."
@@ -327,11 +335,12 @@ class Function(Judge):
             return Outcome(_raised(error), None)
         if returned is None:
             return Outcome("returned None (is a `return` missing?)", None)
-        shown = f"returned {quote(returned)}"
         try:
-            return Outcome(shown, judge.read(returned))
+            value = judge.read(returned)
         except UnreadableAnswer:
-            return Outcome(f"{shown}, which is not {judge.wanted}", None)
+            received = f"returned {quote(returned)}"
+            return Outcome(f"{received}, which is not {judge.wanted}", None)
+        return Outcome(f"returned {_numbers(value)}", value)
 
     def _agrees(self, given: Outcome, other: Outcome) -> bool:
         if given.value is None or other.value is None:
@@ -342,7 +351,8 @@ class Function(Judge):
 
     def same(self, given: list[Outcome], other: list[Outcome]) -> bool:
         """Say whether two functions returned the same for every input."""
-        return all(map(self._agrees, given, other, strict=True))
+        pairs = zip(given, other, strict=True)
+        return all(self._agrees(mine, theirs) for mine, theirs in pairs)
 
     def confirm(self, given: list[Outcome], solution: list[Outcome]) -> str:
         """Say on how many inputs the function was tried."""
@@ -350,13 +360,16 @@ class Function(Judge):
 
     def object_to(self, given: list[Outcome], solution: list[Outcome]) -> str:
         """Quote the first input for which the function is wrong."""
+        name = self.call.partition("(")[0]
         for arguments, ours, theirs in zip(
             self.inputs, solution, given, strict=True
         ):
-            if not self._agrees(theirs, ours):
-                name = self.call.partition("(")[0]
-                shown = ", ".join(map(_argument, arguments))
-                return f"`{name}({shown})` {theirs.shown}."
+            if self._agrees(theirs, ours):
+                continue
+            error = _relative_error(theirs.value, ours.value)
+            size = f" (relative error {error:.1g})" if error < math.inf else ""
+            shown = ", ".join(map(_argument, arguments))
+            return f"`{name}({shown})` {theirs.shown}{size}."
         raise ValueError("the two functions agree on every input")
 
 
@@ -366,13 +379,31 @@ def _copy(argument: Any) -> Any:
 
 def _argument(argument: Any) -> str:
     if isinstance(argument, Tensor):
-        return str(argument.tolist())
+        return _numbers(argument)
     return quote(argument)
 
 
+def _numbers(tensor: Tensor) -> str:
+    if tensor.ndim == 0:
+        return f"{tensor.item():.10g}"
+    if tensor.ndim == 1 and len(tensor) <= 8:
+        return "[" + ", ".join(f"{v:.6g}" for v in tensor.tolist()) + "]"
+    return quote(tensor)
+
+
+def _relative_error(given: Tensor | None, wanted: Tensor) -> float:
+    """The largest error over the largest element; infinite where undefined."""
+    if given is None or not given.isfinite().all() or not wanted.any():
+        return math.inf
+    return ((given - wanted).abs().max() / wanted.abs().max()).item()
+
+
 def _raised(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:
+        text = ""
     if len(text) > 160:
         text = text[:160] + " …"
-    name = type(error).__name__
     return f"raised {name}: {text.rstrip('.')}" if text else f"raised {name}"

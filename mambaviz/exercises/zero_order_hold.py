@@ -1,9 +1,11 @@
 """The exercises of the chapter ``zero-order-hold``."""
 
+import functools
 import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from mambaviz.exercises.exercise import Exercise, Mistake
 from mambaviz.exercises.judges import Function, Number, Text
@@ -17,20 +19,16 @@ from mambaviz.theory.discretize import (
     phi1,
 )
 
-# What is asked: B_bar near A = 0 ------------------------------------------
 
-
-def solve_b_bar(A, B, delta):
+def solve_b_bar(A: Tensor, B: Tensor, delta: float) -> Tensor:
     """ZOH's B_bar. phi1(u) = (e^u - 1) / u is 1 at u = 0, and stable."""
     return phi1(delta * A) * delta * B
 
 
 def _systems(*rows: Sequence) -> list[tuple]:
     """Arguments (A, B, delta), with A and B as float64 tensors."""
-    return [
-        (torch.tensor(A).double(), torch.tensor(B).double(), delta)
-        for A, B, delta in rows
-    ]
+    f64 = functools.partial(torch.tensor, dtype=torch.float64)
+    return [(f64(A), f64(B), delta) for A, B, delta in rows]
 
 
 def _b_bar_on(inputs: list[tuple]) -> Function:
@@ -108,14 +106,13 @@ B_BAR = Exercise(
     ),
 )
 
-# What is asked: the step for a half-life ----------------------------------
 
+def solve_half_life(A: float = -1.0, steps: int = 50) -> float:
+    """Solve ln 2 / (delta |A|) = steps for delta.
 
-def solve_half_life(A=-1.0, steps=50):
-    """The half-life in steps is ln 2 / (delta |A|): a tenth of delta, ten
-    times the steps."""
-    steps_at_one = half_life(A, delta=1.0).item()
-    return steps_at_one / steps  # 0.0139
+    The half-life falls like 1 / delta: at delta = 1 it is ln 2 / |A|.
+    """
+    return half_life(A, delta=1.0).item() / steps  # 0.0139
 
 
 _DELTA = solve_half_life()
@@ -161,12 +158,13 @@ HALF_LIFE = Exercise(
     nudge="Without input, k steps leave e^(k Δ A) of a state. Set k = 50.",
 )
 
-# What is asked: where forward Euler begins to grow ------------------------
 
+def solve_euler_limit(A: float = -16.0) -> float:
+    """Solve 1 + delta A = -1 for delta.
 
-def solve_euler_limit(A=-16.0):
-    """Euler's A_bar = 1 + delta A falls from 1 on a straight line. The state
-    grows once A_bar < -1, and there delta = 2 / |A|."""
+    Euler's A_bar falls from 1 along a straight line in delta, and below -1
+    the state grows while it changes its sign.
+    """
     A_bar, _ = discretize_euler(A, 1.0, delta=1.0)
     slope = A_bar.item() - 1
     return -2 / slope  # 0.125
@@ -196,8 +194,8 @@ EULER_LIMIT = Exercise(
         ),
         Mistake(
             16.0,
-            "That is |A|, in 1 / time. A step is a time, and here a small "
-            "part of 1/|A| or a small multiple of it.",
+            "That is |A|, which counts per unit of time. A step is a time, "
+            "and 1/|A| is the scale to measure it on.",
         ),
         Mistake(
             1 / _LIMIT,
@@ -211,13 +209,16 @@ EULER_LIMIT = Exercise(
     nudge="The state stays bounded while -1 <= 1 + Δ A <= 1.",
 )
 
-# What is asked: which inputs a state has seen -----------------------------
 
 _A_BAR, _B_BAR = (v.item() for v in discretize_zoh(-2.0, 1.0, math.log(2) / 2))
 _FIRST, _SECOND = 4.0, 8.0
 
 
-def solve_which_state(A_bar=_A_BAR, B_bar=_B_BAR, inputs=(_FIRST, _SECOND)):
+def solve_which_state(
+    A_bar: float = _A_BAR,
+    B_bar: float = _B_BAR,
+    inputs: Sequence[float] = (_FIRST, _SECOND),
+) -> float:
     """h_k is the state at the end of the hold of x_k: x_k is in it."""
     h = 0.0
     for x_k in inputs:
@@ -270,10 +271,8 @@ WHICH_STATE = Exercise(
     nudge="Twice the same step: h becomes `A_bar` h + `B_bar` x.",
 )
 
-# What is asked: the released code's B_bar ---------------------------------
 
-
-def solve_ratio(A=-16.0, delta=0.1):
+def solve_ratio(A: float = -16.0, delta: float = 0.1) -> float:
     """delta B / B_bar, which is u / (1 - e^-u) with u = delta |A|."""
     _, B_bar_released = discretize_mamba(A, 1.0, delta)
     _, B_bar_zoh = discretize_zoh(A, 1.0, delta)
@@ -281,7 +280,7 @@ def solve_ratio(A=-16.0, delta=0.1):
 
 
 _RATIO = solve_ratio()
-_U = 1.6  # delta |A|
+_U = 0.1 * 16.0  # delta |A|
 
 RATIO = Exercise(
     name="zoh/ratio",
@@ -316,15 +315,15 @@ RATIO = Exercise(
     nudge="`B_bar` = (1 - e^(Δ A)) B / |A|. What is B in the ratio?",
 )
 
-# What is asked: the other rule of second order ----------------------------
 
-
-def solve_second_order(deltas=(0.1, 0.05)):
-    """Measure the order of each rule; halving delta quarters the error."""
+def solve_second_order(deltas: Sequence[float] = (0.1, 0.05)) -> str:
+    """Measure the order of each rule, and take the largest but ZOH's."""
+    orders = {}
     for rule in DISCRETIZATION_RULES:
         errors = discretization_errors(rule, deltas, sampling="midpoint")
-        if rule != "zoh" and observed_order(deltas, errors) > 1.5:
-            return rule
+        orders[rule] = observed_order(deltas, errors)
+    del orders["zoh"]
+    return max(orders, key=orders.get)  # 2.0; the others have 1.0
 
 
 SECOND_ORDER = Exercise(

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ STYLE = theme.matplotlib_style() | {
     "axes.labelsize": TEXT_SIZE,
     "axes.titlesize": TEXT_SIZE,
     "axes.titleweight": "normal",
+    "lines.solid_capstyle": "butt",
     "axes.unicode_minus": True,
     "axes.formatter.use_mathtext": False,
     "xtick.labelsize": TEXT_SIZE,
@@ -58,6 +59,14 @@ STYLE = theme.matplotlib_style() | {
 _VARIABLES = {
     ink.light: f"var(--mv-{name}, {ink.light})"
     for name, ink in theme.INKS.items()
+}
+_DEFAULTS = {
+    ("font-size", f"{TEXT_SIZE}px"),
+    ("stroke-linejoin", "round"),  # by plate.css
+    ("stroke-linejoin", "miter"),
+    ("stroke-linecap", "butt"),
+    ("stroke-dashoffset", "0"),
+    ("text-anchor", "start"),
 }
 _HEX = re.compile(r"#[0-9a-f]{6}\b", re.IGNORECASE)
 _MATH = re.compile(r"(\\\(.*?\\\))", re.DOTALL)
@@ -75,8 +84,8 @@ class Plate:
         caption: HTML with LaTeX in ``\\( \\)``, or None.
     """
 
-    wide: str
-    narrow: str
+    wide: str = field(repr=False)
+    narrow: str = field(repr=False)
     alt: str
     caption: str | None = None
 
@@ -341,14 +350,13 @@ def _draw(
             stream, format="svg", metadata={"Date": None, "Creator": None}
         )
     root = ElementTree.fromstring(stream.getvalue())
-    tall = round(figure.get_figheight() * DPI)
-    name = "wide" if width == WIDE else "narrow"
+    _tidy(root, _referenced(root))
     inside = "".join(
-        line for child in root for line in _svg_lines(child, _referenced(root))
+        ElementTree.tostring(child, encoding="unicode") for child in root
     )
-    inside = _HEX.sub(_variable, inside)
-    digest = hashlib.sha256(inside.encode()).hexdigest()[:8]
-    inside = re.sub(r'( id="|url\(#|href="#)', rf"\1mv{digest}-", inside)
+    inside = _own_ids(_HEX.sub(_variable, inside.replace(" />", "/>")))
+    name = "wide" if width == WIDE else "narrow"
+    tall = round(figure.get_figheight() * DPI)
     return (
         f'<svg class="mv-{name}" viewBox="0 0 {width} {tall}" width="{width}"'
         f' height="{tall}" font-size="{TEXT_SIZE}">{inside}</svg>'
@@ -366,36 +374,52 @@ def _variable(match: re.Match) -> str:
     return _VARIABLES[colour]
 
 
+def _own_ids(svg: str) -> str:
+    """Ids that no other drawing on the page has, made from the content."""
+    digest = hashlib.sha256(svg.encode()).hexdigest()[:6]
+    for number, old in enumerate(re.findall(r'\bid="([^"]+)"', svg)):
+        svg = re.sub(rf'(id="|#){old}\b', rf"\1mv{digest}-{number}", svg)
+    return svg
+
+
 def _referenced(root: ElementTree.Element) -> set[str]:
     """The ids that something in the drawing points at."""
     values = [v for element in root.iter() for v in element.attrib.values()]
     return set(re.findall(r"#([\w-]+)", " ".join(values)))
 
 
-def _svg_lines(
-    element: ElementTree.Element, referenced: set[str]
-) -> Iterator[str]:
-    """The element as it should stand in HTML: short, and without ids that
-    nothing uses, groups that group nothing, and rules for the whole page.
+def _tidy(element: ElementTree.Element, referenced: set[str]) -> None:
+    """Make an SVG short, and fit to stand in a page beside others.
+
+    Gone are ids that nothing uses, rules for the whole page, metadata, what
+    cannot be seen, and groups that group nothing.
     """
-    tag = _local(element.tag)
-    if tag in ("metadata", "style"):
-        return
-    attributes = dict(_attributes(element, referenced))
-    children = [
-        line for child in element for line in _svg_lines(child, referenced)
-    ]
-    if tag in ("g", "defs") and not children:
-        return
-    if tag == "g" and not attributes:
-        yield from children
-        return
-    inside = html.escape((element.text or "").strip(), quote=False)
-    inside += "".join(children)
-    text = "".join(
-        f' {name}="{html.escape(value)}"' for name, value in attributes.items()
-    )
-    yield f"<{tag}{text}>{inside}</{tag}>" if inside else f"<{tag}{text}/>"
+    element.tag = _local(element.tag)
+    element.attrib = dict(_attributes(element, referenced))
+    element.tail = None
+    element.text = (element.text or "").strip() or None
+    kept = []
+    for child in element:
+        _tidy(child, referenced)
+        match child.tag:
+            case "metadata" | "style":
+                continue
+            case "g" | "defs" if not len(child):
+                continue
+            case "path" if child.get("style") == "fill:none":
+                continue
+            case "g" if not child.attrib:
+                kept.extend(child)
+            case _:
+                kept.append(child)
+    element[:] = kept
+    # A group says once what all its markers would repeat.
+    styles = {child.get("style") for child in kept}
+    markers = len(kept) > 1 and {child.tag for child in kept} == {"use"}
+    if markers and len(styles) == 1 and "style" not in element.attrib:
+        element.set("style", styles.pop())
+        for child in kept:
+            del child.attrib["style"]
 
 
 def _attributes(
@@ -407,35 +431,70 @@ def _attributes(
             case "id" if value not in referenced:
                 continue
             case "style":
-                value = _short_style(value)
+                value = _short_style(value, _local(element.tag))
             case "d":
-                value = re.sub(r"\s*([A-Za-z])\s*", r"\1", _rounded(value))
-                value = re.sub(r"\s+", " ", value)
-            case "x" | "y" | "width" | "height" | "transform" | "stroke-width":
+                value = _short_path(value)
+            case "transform":
                 value = re.sub(r"rotate\(-?0 [^)]*\)", "", _rounded(value))
+            case "x" | "y" | "width" | "height":
+                value = _rounded(value)
         if value.strip():
             yield name, value.strip()
 
 
-def _short_style(style: str) -> str:
-    """A style without what the sheet says: the font, and round joins."""
+def _short_style(style: str, tag: str) -> str:
+    """A style without the font, which is the page's, and the defaults."""
+    defaults = _DEFAULTS
+    if tag == "text":
+        defaults = defaults | {("fill", theme.INKS["ink"].light)}
     rules = []
     for rule in style.split(";"):
         name, _, value = (part.strip() for part in rule.partition(":"))
-        if name == "font":
-            size = re.search(r"([\d.]+)px", value)[1]
-            if re.match(r"(bold|[6-9]00)\b", value):
-                rules.append("font-weight:600")
-            if float(size) != TEXT_SIZE:
-                rules.append(f"font-size:{size}px")
-        elif name and (name, value) not in (
-            ("stroke-linejoin", "round"),
-            ("stroke-linejoin", "miter"),
-            ("stroke-linecap", "butt"),
-            ("text-anchor", "start"),
-        ):
+        if name not in ("", "font-family") and (name, value) not in defaults:
             rules.append(f"{name}:{_rounded(value)}")
     return ";".join(rules)
+
+
+def _short_path(path: str) -> str:
+    """A path with rounded numbers; polylines lose points in a row."""
+    pieces = []
+    for piece in re.findall(r"M[^M]*", path):
+        numbers = re.findall(r"-?[\d.]+(?:e-?\d+)?", piece)
+        if not set(re.findall("[A-Za-z]", piece)) <= set("MLz"):
+            curve = re.sub(r"\s*([A-Za-z])\s*", r"\1", _rounded(piece))
+            pieces.append(re.sub(r"\s+", " ", curve).strip())
+            continue
+        points = _thinned(np.array(numbers, dtype=float).reshape(-1, 2))
+        text = "L".join(_rounded(f"{x:f} {y:f}") for x, y in points)
+        pieces.append(f"M{text}" + "z" * ("z" in piece))
+    return "".join(pieces)
+
+
+def _thinned(points: np.ndarray, tolerance: float = 0.1) -> np.ndarray:
+    """A polyline without the points that are not missed.
+
+    Args:
+        points: (n, 2), in pixels.
+        tolerance: how far the line may move, in pixels.
+
+    Source: Douglas and Peucker 1973, doi 10.3138/FM57-6770-U75U-7727.
+    """
+    keep = np.zeros(len(points), dtype=bool)
+    keep[[0, -1]] = True
+    spans = [(0, len(points) - 1)]
+    while spans:
+        first, last = spans.pop()
+        if last - first < 2:
+            continue
+        chord = points[last] - points[first]
+        arms = points[first + 1 : last] - points[first]
+        along = np.clip(arms @ chord / max(chord @ chord, 1e-12), 0, 1)
+        away = np.linalg.norm(arms - along[:, None] * chord, axis=1)
+        middle = first + 1 + int(away.argmax())
+        if away.max() > tolerance:
+            keep[middle] = True
+            spans += [(first, middle), (middle, last)]
+    return points[keep]
 
 
 def _rounded(text: str) -> str:
@@ -447,9 +506,8 @@ def _rounded(text: str) -> str:
     def short(match: re.Match) -> str:
         number = float(match.group())
         digits = 2 if abs(number) < 10 else 1
-        return f"{round(number, digits) + 0.0:.{digits}f}".rstrip("0").rstrip(
-            "."
-        )
+        text = f"{round(number, digits) + 0.0:.{digits}f}"
+        return text.rstrip("0").rstrip(".")
 
     return re.sub(r"-?\d+\.\d+(?:e-?\d+)?", short, text)
 

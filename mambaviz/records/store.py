@@ -8,8 +8,9 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
+
+from mambaviz import __version__
 
 ROOM = Path(__file__).parent
 RESULTS = ROOM / "results"
@@ -114,7 +115,7 @@ def write_record(
         "device": device or _processor(),
         "software": {
             "python": platform.python_version(),
-            "mambaviz": version("mambaviz"),
+            "mambaviz": __version__,
             **(software or {}),
         },
         "seed": seed,

@@ -10,11 +10,11 @@ from mambaviz.theory.discretize import (
     discretize_mamba,
     discretize_zoh,
     euler_to_zoh_ratio,
+    exp_and_phi1,
     half_life,
     held_state,
     linear_recurrence,
     phi1,
-    phi1_dense,
 )
 
 __all__ = [
@@ -27,10 +27,10 @@ __all__ = [
     "discretize_mamba",
     "discretize_zoh",
     "euler_to_zoh_ratio",
+    "exp_and_phi1",
     "half_life",
     "held_state",
     "linear_recurrence",
     "observed_order",
     "phi1",
-    "phi1_dense",
 ]

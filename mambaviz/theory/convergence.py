@@ -66,8 +66,8 @@ def discretization_errors(
         One error per delta, float64.
 
     Raises:
-        ValueError: an unknown rule or sampling, or a delta that does not
-            divide the duration.
+        ValueError: an unknown rule or sampling, no delta, or one that does
+            not divide the duration.
 
     Example:
         >>> discretization_errors("euler", [0.1, 0.05])
@@ -76,6 +76,8 @@ def discretization_errors(
     if rule not in DISCRETIZATION_RULES:
         rules = ", ".join(DISCRETIZATION_RULES)
         raise ValueError(f"rule must be one of {rules}; got {rule!r}")
+    if len(deltas) == 0:
+        raise ValueError(f"deltas must hold at least one step; got {deltas}")
     errors = []
     for delta in deltas:
         edges = torch.arange(_steps(delta) + 1, dtype=torch.float64) * delta

@@ -1,5 +1,6 @@
 """The explorables: a Python class and a JavaScript module side by side."""
 
+from mambaviz.widgets.hold_it import HoldIt
 from mambaviz.widgets.memory_decay import MemoryDecay
 
-__all__ = ["MemoryDecay"]
+__all__ = ["HoldIt", "MemoryDecay"]

@@ -5,7 +5,7 @@ import math
 import torch
 
 from mambaviz.theory.discretize import discretize_zoh, half_life
-from mambaviz.widgets.explorable import Explorable
+from mambaviz.widgets.explorable import ZOH_CHAPTER, Explorable
 from mambaviz.widgets.traits import Quantity
 
 
@@ -43,8 +43,9 @@ class MemoryDecay(Explorable):
         " thing that matters for one of them is the product ΔA."
     )
     computed = {
-        "mambaviz.theory.discretize.discretize_zoh": "zero-order-hold.html#zoh-code",
-        "mambaviz.theory.discretize.half_life": "zero-order-hold.html#half-life-code",
+        "mambaviz.theory.discretize.discretize_zoh": ZOH_CHAPTER + "#zoh-code",
+        "mambaviz.theory.discretize.half_life": ZOH_CHAPTER
+        + "#half-life-code",
     }
 
     delta = Quantity(

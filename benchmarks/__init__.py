@@ -1,0 +1,1 @@
+"""Measurements that write records; each checks before it times."""

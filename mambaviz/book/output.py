@@ -1,0 +1,111 @@
+"""The last steps of a build, on the written book: trim, complete, check."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pydata_sphinx_theme
+from sphinx.application import Sphinx
+
+from mambaviz.book import icons, links, search
+from mambaviz.book.assets import OWN, PLOTLY
+from mambaviz.book.pages import Page, read_pages
+
+# What the theme and the extensions copy and no page of ours uses. The HTML
+# files in it are templates.
+UNUSED = (
+    "_static/**/*.map",
+    "_static/**/*.html",
+    "_static/images",
+    "_static/locales",
+    "_static/scripts/fontawesome.js*",
+    "_static/vendor/fontawesome",
+    "reports",  # of cells that raised in an earlier build
+)
+THEME = (
+    Path(pydata_sphinx_theme.__file__).parent
+    / "theme"
+    / "pydata_sphinx_theme"
+    / "static"
+)
+SOURCE_MAP = re.compile(r"/[/*]# sourceMappingURL=\S+( \*/)?\n?")
+
+
+def finish(app: Sphinx) -> None:
+    """Bring the written book into its final form and check it.
+
+    Args:
+        app: the Sphinx application, after everything else is written.
+    """
+    outdir = Path(app.outdir)
+    remove_old_pages(app)
+    remove_unused(outdir)
+    pages = read_pages(outdir)
+    remove_unreferenced(pages, outdir)
+    write_icons(pages, outdir)
+    texts = search.search_texts(pages, app.config.root_doc)
+    (outdir / "_static" / OWN / "search-texts.js").write_text(
+        texts, encoding="utf-8"
+    )
+    links.check(pages, outdir)
+
+
+def remove_old_pages(app: Sphinx) -> None:
+    """Remove the pages of chapters that the book no longer has."""
+    outdir = Path(app.outdir)
+    names = [*app.env.all_docs, *app.config.html_additional_pages, "search"]
+    pages = {Path(app.builder.get_outfilename(name)) for name in names}
+    pages.add(outdir / f"{app.config.root_doc}.html")
+    for path in outdir.rglob("*.html"):
+        if "_static" not in path.parts and path not in pages:
+            path.unlink()
+
+
+def remove_unused(outdir: Path) -> None:
+    """Remove what no page uses, and the pointers of scripts to it."""
+    for pattern in UNUSED:
+        for path in sorted(outdir.glob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    for path in (outdir / "_static").rglob("*.[cj]s*"):
+        if path.suffix in {".css", ".js"} and "vendor" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            if SOURCE_MAP.search(text):
+                path.write_text(SOURCE_MAP.sub("", text), encoding="utf-8")
+
+
+def remove_unreferenced(pages: list[Page], outdir: Path) -> None:
+    """Remove pictures and libraries that no page shows any more."""
+    urls = {url for page in pages for url in page.loads | page.links}
+    used = {url.partition("?")[0].rpartition("/")[2] for url in urls}
+    for folder in ("_images", "_downloads"):
+        for path in sorted((outdir / folder).rglob("*")):
+            if path.is_file() and path.name not in used:
+                path.unlink()
+    plotly = outdir / "_static" / PLOTLY
+    if plotly.name not in used:
+        plotly.unlink(missing_ok=True)
+
+
+def write_icons(pages: list[Page], outdir: Path) -> None:
+    """Write the small icon font, and the theme's styles without the rest."""
+    static = outdir / "_static"
+    scripts = [
+        path.read_text(encoding="utf-8")
+        for path in sorted((static / "scripts").glob("*theme.js"))
+    ]
+    used = icons.used_icons(pages, scripts)
+    sheet = Path("styles", "pydata-sphinx-theme.css")
+    styles = (THEME / sheet).read_text(encoding="utf-8")
+    styles = SOURCE_MAP.sub("", styles)
+    (static / OWN / "icons.css").write_text(
+        icons.icon_styles(
+            styles, used, THEME / "vendor" / "fontawesome" / "webfonts"
+        ),
+        encoding="utf-8",
+    )
+    (static / sheet).write_text(
+        icons.trim_theme_styles(styles, used), encoding="utf-8"
+    )

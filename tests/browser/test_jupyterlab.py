@@ -1,0 +1,197 @@
+"""The chapter in a real JupyterLab: page and Python move each other."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from jupyter_client import BlockingKernelClient
+
+from mambaviz.book import notebooks
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A JupyterLab of its own on copies of the chapters."""
+    home = tmp_path_factory.mktemp("lab")
+    folder = home / "chapters"
+    notebooks.write_lab(ROOT / "chapters", folder)
+    port = free_port()
+    settings = {
+        f"JUPYTER_{kind}_DIR": str(home / kind.lower())
+        for kind in ("CONFIG", "DATA", "RUNTIME")
+    }
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--ServerApp.port={port}",
+            "--ServerApp.port_retries=0",
+            "--IdentityProvider.token=",
+            f"--ServerApp.root_dir={folder}",
+        ],
+        env={**os.environ, **settings, "IPYTHONDIR": str(home / "ipython")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        address = f"http://127.0.0.1:{port}/"
+        try:
+            wait_until_it_answers(address + "api", server)
+            yield address, home / "runtime"
+        finally:
+            server.terminate()
+
+
+def wait_until_it_answers(url: str, server: subprocess.Popen) -> None:
+    for _ in range(240):
+        if server.poll() is not None:
+            pytest.fail(f"JupyterLab ended: {server.stdout.read()[-2000:]}")
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(url, timeout=5),
+        ):
+            return
+        time.sleep(0.25)
+    pytest.fail("JupyterLab did not answer within a minute")
+
+
+class Kernel:
+    """A second client of the notebook's own kernel."""
+
+    def __init__(self, address: str, runtime: Path):
+        with urllib.request.urlopen(address + "api/kernels") as answer:
+            (kernel,) = json.load(answer)
+        self.client = BlockingKernelClient(
+            connection_file=str(runtime / f"kernel-{kernel['id']}.json")
+        )
+        self.client.load_connection_file()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def __call__(self, code: str) -> str:
+        said = []
+
+        def listen(message):
+            if message["msg_type"] == "stream":
+                said.append(message["content"]["text"])
+
+        reply = self.client.execute_interactive(
+            code, output_hook=listen, timeout=60
+        )
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return "".join(said).strip()
+
+
+def test_page_and_python_move_each_other(browser, lab):
+    address, runtime = lab
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    try:
+        page.goto(f"{address}lab/tree/zero-order-hold.ipynb?reset")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+        refuse_offers(page)
+        page.wait_for_selector('[data-status="idle"], .jp-Notebook')
+        page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+
+        # The last cell's number tells that every cell has run.
+        kernel = Kernel(address, runtime)
+        assert kernel("print(round(memory.delta, 3), memory.A)") == "0.1 -1.0"
+
+        show_cell(page, "memory")
+        slider = page.locator("input[type=range][data-trait=delta]").first
+        slider.wait_for(timeout=60_000)
+        card = page.locator(".mv-card", has=slider).first
+        picture = card.locator("svg.mv-picture")
+
+        # The page moves Python; the arrow keys are the slider's, not Lab's.
+        before = picture.inner_html()
+        slider.focus()
+        for _ in range(5):
+            page.keyboard.press("ArrowLeft")
+        delta = float(kernel("print(memory.delta)"))
+        assert 0.05 < delta < 0.1
+        assert picture.inner_html() != before
+
+        # Python moves the page.
+        before = picture.inner_html()
+        kernel("memory.delta = 0.5")
+        page.wait_for_function(
+            "card => card.querySelector('[data-field=delta]').value === '0.5'",
+            arg=card.element_handle(),
+        )
+        page.wait_for_function(
+            "([svg, before]) => svg.innerHTML !== before",
+            arg=[picture.element_handle(), before],
+        )
+
+        # Nonsense is refused on both sides, and nothing moves.
+        field = card.locator("input[data-field=delta]")
+        field.fill("-2")
+        field.press("Tab")
+        assert "Δ must be" in card.locator(".mv-error").inner_text()
+        refused = kernel(
+            "try:\n    memory.delta = -2\n"
+            "except Exception as error:\n    print(error)"
+        )
+        assert "you gave -2" in refused
+        assert kernel("print(memory.delta)") == "0.5"
+
+        outside = [
+            url
+            for url in asked
+            if not url.startswith((address, "data:", "blob:", "ws://127."))
+        ]
+        assert outside == []
+    finally:
+        page.close()
+
+
+def refuse_offers(page) -> None:
+    """Close what a first start of JupyterLab asks."""
+    for name in ("No", "Dismiss", "Select"):
+        button = page.get_by_role("button", name=name, exact=True)
+        with contextlib.suppress(Exception):
+            button.first.click(timeout=1500)
+
+
+def show_cell(page, text: str) -> None:
+    """Scroll to the cell that shows the explorable, as Lab draws lazily."""
+    page.evaluate(
+        """async (text) => {
+          const wait = (ms) => new Promise((ok) => setTimeout(ok, ms));
+          const view = document.querySelector(".jp-WindowedPanel-outer");
+          for (let top = 0; top < view.scrollHeight; top += 300) {
+            view.scrollTop = top;
+            await wait(120);
+            if (document.querySelector(`input[data-trait="states"]`)) {
+              document.querySelector(`input[data-trait="states"]`)
+                .scrollIntoView({ block: "center" });
+              return;
+            }
+          }
+        }""",
+        text,
+    )

@@ -1,0 +1,227 @@
+"""Every page of the built book, opened without a network."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tests.browser.visiting import PHONE, pages_of, served, visit
+
+pytestmark = pytest.mark.browser
+
+EXPLORABLES = {"memory_decay", "hold_it", "five_rules"}
+
+
+def test_every_page_is_whole_and_asks_for_nothing(browser, book, book_root):
+    complaints = {}
+    drawn = set()
+    pages = pages_of(book)
+    assert len(pages) >= 6, pages
+    for path in pages:
+        with visit(browser, book_root, path) as seen:
+            page = seen.page
+            wrong = seen.complaints + page.evaluate(UNRENDERED)
+            drawn |= set(page.evaluate(MOUNTED))
+        if wrong:
+            complaints[path] = wrong
+    assert complaints == {}
+    assert drawn >= EXPLORABLES
+
+
+# What a page shows that did not come out: mathematics, pictures, icons, code.
+UNRENDERED = """() => {
+  const wrong = [];
+  const all = (q) => [...document.querySelectorAll(q)];
+  for (const math of all(".math")) {
+    if (!math.querySelector("mjx-container")) wrong.push("not set: " + math.textContent.slice(0, 60));
+  }
+  for (const error of all("mjx-merror")) wrong.push("bad TeX: " + error.textContent);
+  for (const image of all("img")) {
+    if (image.complete && !image.naturalWidth) wrong.push("empty image: " + image.src);
+    if (!image.hasAttribute("alt")) wrong.push("image without alt: " + image.src);
+  }
+  for (const svg of all("svg[role=img]")) {
+    if (!svg.getAttribute("aria-label")) wrong.push("picture without words");
+  }
+  for (const icon of all("i[class*='fa-'], span[class*='fa-']")) {
+    const mask = ["", "::before"].map((part) => {
+      const style = getComputedStyle(icon, part || null);
+      return style.maskImage || style.webkitMaskImage;
+    });
+    if (mask.every((m) => !m || m === "none")) wrong.push("icon: " + icon.className);
+  }
+  for (const box of all("[data-explorable]")) {
+    if (box.dataset.mounted !== "true") wrong.push("not mounted: " + box.id);
+    const svg = box.querySelector("svg.mv-picture");
+    if (!svg || !svg.getBoundingClientRect().height) wrong.push("not drawn: " + box.id);
+  }
+  return wrong;
+}"""
+
+MOUNTED = """() => [...document.querySelectorAll("[data-explorable]")]
+  .map((box) => box.dataset.explorable)"""
+
+
+def test_a_page_that_asks_a_cdn_is_caught(browser, book, tmp_path):
+    copy = tmp_path / "book"
+    shutil.copytree(book, copy)
+    page = copy / "chapters" / "notation.html"
+    page.write_text(
+        page.read_text().replace(
+            "</head>",
+            '<script src="https://cdn.example.org/x.js"></script></head>',
+        )
+    )
+    root = copy.as_uri() + "/"
+    with visit(browser, root, "chapters/notation.html") as seen:
+        assert any("cdn.example.org" in text for text in seen.complaints)
+    with visit(browser, root, "chapters/index.html") as seen:
+        assert seen.complaints == []
+
+
+def test_the_book_moves_to_another_folder(browser, book, tmp_path):
+    copy = tmp_path / "a folder, näher"
+    shutil.copytree(book, copy)
+    root = copy.as_uri() + "/"
+    with visit(browser, root, "chapters/zero-order-hold.html") as seen:
+        assert seen.complaints + seen.page.evaluate(UNRENDERED) == []
+        assert len(seen.page.evaluate(MOUNTED)) >= 3
+
+
+def test_no_page_pushes_a_phone_sideways(browser, book):
+    wide = {}
+    for path in pages_of(book):
+        root = book.as_uri() + "/"
+        with visit(browser, root, path, viewport=PHONE) as seen:
+            beyond = seen.page.evaluate(
+                "() => document.documentElement.scrollWidth - innerWidth"
+            )
+        if beyond > 0:
+            wide[path] = beyond
+    assert wide == {}
+
+
+def test_nothing_shifts_while_a_page_loads(browser, book_url):
+    context = browser.new_context(viewport=PHONE)
+    context.add_init_script(
+        """window.shifts = [];
+        new PerformanceObserver((list) => {
+          for (const entry of list.getEntries())
+            for (const source of entry.sources)
+              if (source.node?.parentElement?.closest?.(".mv-explorable"))
+                window.shifts.push([entry.value, source.node.outerHTML]);
+        }).observe({ type: "layout-shift", buffered: true });"""
+    )
+    try:
+        page = context.new_page()
+        page.goto(book_url + "chapters/index.html", wait_until="load")
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.shifts") == []
+    finally:
+        context.close()
+
+
+def test_the_landing_page_shows_an_explorable_above_the_fold(browser, book):
+    with visit(browser, book.as_uri() + "/", "index.html") as seen:
+        seen.page.wait_for_url("**/chapters/index.html")
+        seen.page.wait_for_selector("[data-mounted] svg.mv-picture")
+        picture = seen.page.locator("svg.mv-picture").first.bounding_box()
+        assert picture["y"] + 150 < 900
+
+
+def test_without_javascript_the_words_and_numbers_stand_there(browser, book):
+    options = {"java_script_enabled": False}
+    context = browser.new_context(**options)
+    try:
+        page = context.new_page()
+        page.goto((book / "chapters" / "index.html").as_uri())
+        text = page.locator(".mv-fallback").inner_text()
+    finally:
+        context.close()
+    assert "How long does a state remember a token?" in text
+    assert "6.93 steps" in text
+
+
+def test_search_finds_a_word_and_shows_where(browser, book_root):
+    path = "search.html?q=half-life"
+    with visit(browser, book_root, path) as seen:
+        results = seen.page.locator("ul.search li")
+        results.first.wait_for()
+        seen.page.locator("ul.search li p.context").first.wait_for()
+        text = " ".join(results.all_inner_texts()).lower()
+        assert seen.complaints == []
+    assert "half-life" in text
+
+
+def test_a_missing_page_finds_its_way_home(browser, book):
+    with served(book) as root, visit(browser, root, "404.html") as seen:
+        page = seen.page
+        page.goto(root + "chapters/404.html")  # a host would answer this way
+        html = (book / "404.html").read_text()
+        page.route("**/nowhere.html", lambda r: r.fulfill(body=html, content_type="text/html"))
+        page.goto(root + "chapters/nowhere.html")
+        links = page.locator("main a").evaluate_all("all => all.map((a) => a.href)")
+        assert links
+        assert all(link.startswith(root) for link in links)
+        styled = page.evaluate(
+            "() => [...document.styleSheets].every((sheet) => sheet.cssRules.length)"
+        )
+        assert styled
+
+
+def test_light_and_dark_differ_and_print_is_light(browser, book):
+    root = book.as_uri() + "/"
+    with visit(browser, root, "chapters/index.html") as seen:
+        page = seen.page
+        ink = "() => getComputedStyle(document.querySelector('.mv-question')).color"
+        page.evaluate("document.documentElement.dataset.theme = 'light'")
+        light = page.evaluate(ink)
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        assert page.evaluate(ink) != light
+        page.emulate_media(media="print")
+        assert page.evaluate(ink) == light
+        assert not page.locator(".mv-controls").first.is_visible()
+        assert page.locator("svg.mv-picture").first.is_visible()
+
+
+class _Links(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.ids = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            if name in ("id", "name") and value:
+                self.ids.add(value)
+
+
+def test_every_link_inside_the_book_leads_somewhere(book):
+    parsed = {
+        path: _Links((book / path).read_text()) for path in pages_of(book)
+    }
+    dead = []
+    for path, page in parsed.items():
+        # An explorable's links to the code behind it lie in its state.
+        text = (book / path).read_text()
+        provenance = re.findall(r'"([\w-]+\.html#[\w-]+)"', text)
+        for link in page.links + provenance:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc or link.startswith("#MathJax"):
+                continue
+            target = book / path
+            if parts.path:
+                target = (book / path).parent / unquote(parts.path)
+            if not target.exists():
+                dead.append((path, link))
+                continue
+            name = target.resolve().relative_to(book.resolve()).as_posix()
+            if parts.fragment and name in parsed:
+                known = parsed[name].ids
+                if unquote(parts.fragment) not in known | {"", "top"}:
+                    dead.append((path, link))
+    assert dead == []
