@@ -5,6 +5,8 @@ import sys
 import jaxtyping
 import pytest
 
+pytest_plugins = ["tests.browsing"]  # the fixture `browser`
+
 # Their public functions say the axes of each tensor; in the tests, and only
 # there, beartype holds every call to what the signature says.
 CHECKED_ROOMS = [

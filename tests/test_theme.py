@@ -147,6 +147,7 @@ class TestColourSymbols:
             # Letters that are no symbols: of words, names and commands.
             (r"\text{A and B}", r"\text{A and B}"),
             (r"\mathrm{Ch}", r"\mathrm{Ch}"),
+            (r"\mathbb{C}", r"\mathbb{C}"),
             (r"\operatorname{diag}(A)", r"\operatorname{diag}({<A:A>})"),
             (r"\begin{array}{c}\end{array}", r"\begin{array}{c}\end{array}"),
             (r"\exp \hbar \Deltas", r"\exp \hbar \Deltas"),

@@ -18,7 +18,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.logging import getLogger
 
-from mambaviz import theme
+from mambaviz import exercises, theme
+from mambaviz.figures import plate
 from mambaviz.widgets import modules
 
 STATIC = Path(__file__).parent / "static"
@@ -56,6 +57,8 @@ def own_files() -> dict[str, str]:
         (
             theme.css_variables(),
             modules.stylesheet(),
+            plate.stylesheet(),
+            exercises.stylesheet(),
             (STATIC / "book.css").read_text(encoding="utf-8"),
         )
     )

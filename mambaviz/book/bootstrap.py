@@ -23,8 +23,8 @@ NEWEST_TRIED_PYTHON = (3, 13)
 
 # Free space that an installation wants, in GB of 10^9 bytes: the environment,
 # pip's cache of what it downloaded, and the unpacking in between.
-NEEDED_GB_CPU = 2.5
-NEEDED_GB_CUDA = 9.0
+NEEDED_GB_CPU = 3.0
+NEEDED_GB_CUDA = 12.0
 
 # What pip prints when it fails, in the order in which we look for it.
 FAILURES = [

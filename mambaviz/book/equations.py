@@ -1,11 +1,13 @@
 r"""The palette's colours in equations.
 
 A chapter writes plain LaTeX. The colours are put in where an equation is
-written as HTML, not into the document: so titles, the search index and the
-notebook stay plain.
+written as HTML, not into the document: so the search index and the notebook
+stay plain. A reader without JavaScript, for whom nothing would set the
+equation, reads its plain LaTeX.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -13,14 +15,17 @@ from sphinx.writers.html5 import HTML5Translator
 
 from mambaviz.theme import colour_symbols
 
+Visitor = Callable[[HTML5Translator, nodes.Element], None]
+
 
 def setup(app: Sphinx) -> None:
     """Let inline and displayed equations be written in colour."""
-    for node, method in (
-        (nodes.math, "visit_math"),
-        (nodes.math_block, "visit_math_block"),
-    ):
-        app.add_node(node, override=True, html=(_in_colour(method), None))
+    inline = _in_colour("visit_math", '<code class="mv-tex">{}</code>')
+    display = _in_colour(
+        "visit_math_block", '<pre class="mv-tex-display">{}</pre>'
+    )
+    app.add_node(nodes.math, override=True, html=(inline, None))
+    app.add_node(nodes.math_block, override=True, html=(display, None))
 
 
 def colour(latex: str) -> str:
@@ -38,12 +43,19 @@ def colour(latex: str) -> str:
     )
 
 
-def _in_colour(method: str) -> Callable[[HTML5Translator, nodes.Node], None]:
+def _in_colour(method: str, plain: str) -> Visitor:
     def visit(translator: HTML5Translator, node: nodes.Element) -> None:
+        tex = node.astext()
         coloured = node.deepcopy()
         coloured.clear()
-        coloured += nodes.Text(colour(node.astext()))
-        # The translator's own method, which this function stands in front of.
-        getattr(type(translator), method)(translator, coloured)
+        coloured += nodes.Text(colour(tex))
+        coloured["classes"].append("pst-js-only")  # the theme hides it then
+        # The translator's own method, which this one stands in front of.
+        with suppress(nodes.SkipNode):
+            getattr(type(translator), method)(translator, coloured)
+        translator.body.append(
+            f"<noscript>{plain.format(translator.encode(tex))}</noscript>"
+        )
+        raise nodes.SkipNode
 
     return visit

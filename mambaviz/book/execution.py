@@ -47,7 +47,9 @@ class KernelEnvironment:
 
     def enter(self, app: Sphinx) -> None:
         """Set the variables; a kernel inherits them from this process."""
-        self.before = {name: os.environ.get(name) for name in KERNEL_ENVIRONMENT}
+        self.before = {
+            name: os.environ.get(name) for name in KERNEL_ENVIRONMENT
+        }
         os.environ.update(KERNEL_ENVIRONMENT)
 
     def leave(self, app: Sphinx, exception: Exception | None) -> None:

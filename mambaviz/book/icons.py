@@ -1,49 +1,162 @@
 """The theme's icons, without its 1.5 MB script and 0.9 MB of fonts.
 
-The theme draws its icons with a font or, when its script has run, as SVG. We
-leave the script out and cut the font down to the glyphs that the book shows.
-The cut font is small enough to stand in the style sheet itself, so the icons
-are there at the first paint.
+The theme ships every icon of Font Awesome as a script that turns ``<i>``
+elements into pictures, and once more as fonts for its style sheets. The book
+shows some twenty of them. Their outlines are taken from that script into one
+small style sheet, as masks that let the colour of the text through.
 """
 
-import base64
-import logging
 import re
-from io import BytesIO
-from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
-from fontTools import subset
-from fontTools.ttLib import TTFont
 from sphinx.util.logging import getLogger
 
-from mambaviz.book.pages import Page, icons_of
+from mambaviz.book.pages import ICON_STYLES, Page, icons_of
 
-FONTS = {  # style: file, family and weight in the theme's style sheet
-    "solid": ("fa-solid-900.ttf", "Font Awesome 6 Free", 900),
-    "regular": ("fa-regular-400.ttf", "Font Awesome 6 Free", 400),
-    "brands": ("fa-brands-400.ttf", "Font Awesome 6 Brands", 400),
-}
-BRANDS = {"github", "gitlab"}  # among the icons that the theme's rules name
+PACKS = {"fab": "brands", "far": "regular", "fas": "solid"}
 
-# The theme's style sheet expects what its script would have made: an svg.
+# How an icon is drawn, wherever it comes from: --mv-icon is its outline.
+DRAWN = (
+    "background:currentColor;display:inline-block;height:1em;"
+    "width:var(--mv-icon-width,1em);"
+    "-webkit-mask:var(--mv-icon) center/contain no-repeat;"
+    "mask:var(--mv-icon) center/contain no-repeat;"
+    "-webkit-print-color-adjust:exact;print-color-adjust:exact"
+)
+
+# What the theme says of an svg, which its script would have put there.
 ADJUSTED = """\
 .search-button-field > i { display: inline-block; }
-.bd-header-article .btn i, .bd-header-article .btn span[class*="fa-"] {
-  width: 1.3rem; text-align: center;
+.bd-search .fa-solid.fa-magnifying-glass { position: static; }
+.bd-header-article .btn i,
+.bd-header-article .btn span[class*="fa-"] {
+  width: 1.3rem;
+  font-size: 1.1rem;
+  line-height: 1;
+  text-align: center;
+  vertical-align: middle;
+}
+.dropdown-download-buttons .btn__icon-container { margin-right: 0.4rem; }
+@media (forced-colors: active) {
+  [class*="fa-"]::before { background: CanvasText !important; }
 }
 """
 
-_RULE = re.compile(
-    r"(?P<names>\.fa-[\w-]+:before(?:,\.fa-[\w-]+:before)*)"
-    r'\{content:"\\?(?P<glyph>[^"]+)"\}'
+UNQUOTED = " =:/',"  # in a data URL between double quotes
+
+_OUTLINE = re.compile(
+    r'"?(?P<name>[\w-]+)"?:\[(?P<width>\d+),(?P<height>\d+),'
+    r'\[(?P<others>[^\]]*)\],"(?P<code>[0-9a-f]+)","(?P<path>[^"]*)"\]'
+)
+_PACK_END = re.compile(r'\("(fa[brs])",\w+\)')
+_MODIFIER = re.compile(r"\.(fa-[\w-]+)\{")
+_GLYPH_RULE = re.compile(
+    r"\.fa-[\w-]+:before(?:,\.fa-[\w-]+:before)*\{content:[^}]*\}"
 )
 _FONT_FACE = re.compile(r"@font-face\{[^}]*Font Awesome[^}]*\}")
-_VARIABLE = re.compile(r'--pst-icon-([\w-]+):"(.)"')
-_SIZE = re.compile(r"\.(fa-[\w-]+)\{")
-_IN_SCRIPT = re.compile(r'"((?:fa[brs]?|fa-(?:brands|regular|solid)) fa-[^"]+)"')
+_VARIABLE = re.compile(r'(--pst-icon-([\w-]+)):"(.)"')
+_NAMED_CONTENT = re.compile(r"content:(var\(--pst-icon-[\w-]+\))")
+_CODED_CONTENT = re.compile(r'content:"\\([0-9a-f]{4})"')
+_ICON_FONT = re.compile(
+    r"font:var\(--fa-font-\w+\)|"
+    r"font-family:Font Awesome\\ 6 Free;font-weight:900"
+)
+_IN_SCRIPT = re.compile(
+    r'"((?:fa[brs]?|fa-(?:brands|regular|solid)) fa-[^"]+)"'
+)
 
 _LOGGER = getLogger(__name__)
-logging.getLogger("fontTools").setLevel(logging.WARNING)
+
+
+class Outline(NamedTuple):
+    """The shape of an icon, in its own units."""
+
+    width: int
+    height: int
+    path: str
+
+    @property
+    def url(self) -> str:
+        """The shape as a picture that a style sheet can hold."""
+        svg = (
+            "<svg xmlns='http://www.w3.org/2000/svg' "
+            f"viewBox='0 0 {self.width} {self.height}'>"
+            f"<path d='{self.path}'/></svg>"
+        )
+        return f'url("data:image/svg+xml,{quote(svg, safe=UNQUOTED)}")'
+
+
+class Icons:
+    """The icons of a theme, by style and name and by style and code."""
+
+    def __init__(self, script: str, styles: str) -> None:
+        """Read the theme's own files.
+
+        Args:
+            script: its icon script, with all outlines.
+            styles: its style sheet, which knows the modifiers such as
+                ``fa-lg``.
+        """
+        self.outlines: dict[tuple[str, str], Outline] = {}
+        self.modifiers = set(_MODIFIER.findall(styles))
+        begin = 0
+        for end in _PACK_END.finditer(script):
+            style = PACKS[end[1]]
+            for found in _OUTLINE.finditer(script, begin, end.start()):
+                outline = Outline(
+                    int(found["width"]), int(found["height"]), found["path"]
+                )
+                others = re.findall(r'"([^"]+)"', found["others"])
+                for name in (found["name"], *others):
+                    self.outlines[style, f"fa-{name}"] = outline
+                self.outlines[style, found["code"]] = outline
+            begin = end.end()
+
+    def sheet(self, used: set[tuple[str, str]]) -> str:
+        """A style sheet with the used icons.
+
+        Args:
+            used: pairs of style and class name. One that the theme does not
+                have is warned of.
+        """
+        styled = ",".join(f".{word}::before" for word in ICON_STYLES)
+        rules = [f'{styled}{{content:"";vertical-align:-.125em;{DRAWN}}}']
+        for style, name in sorted(used):
+            outline = self.outlines.get((style, name))
+            if outline is not None:
+                words = [f".{w}" for w, s in ICON_STYLES.items() if s == style]
+                width = outline.width / outline.height
+                rules.append(
+                    f":is({','.join(words)}).{name}"
+                    f"{{--mv-icon:{outline.url};--mv-icon-width:{width:g}em}}"
+                )
+            elif name not in self.modifiers:
+                _LOGGER.warning("the theme has no %s icon %s", style, name)
+        return "\n".join([*rules, ADJUSTED])
+
+    def without_fonts(self, styles: str) -> str:
+        """A style sheet of the theme that draws with outlines, not letters.
+
+        Args:
+            styles: a style sheet that names icons by a letter of a font.
+        """
+
+        def variable(match: re.Match) -> str:
+            code = f"{ord(match[3]):x}"
+            in_brands = match[2] in {"github", "gitlab"}
+            outline = self.outlines["brands" if in_brands else "solid", code]
+            return f"{match[1]}:{outline.url}"
+
+        def coded(match: re.Match) -> str:
+            outline = self.outlines["solid", match[1]]
+            return f'content:"";--mv-icon:{outline.url}'
+
+        styles = _GLYPH_RULE.sub("", _FONT_FACE.sub("", styles))
+        styles = _VARIABLE.sub(variable, styles)
+        styles = _NAMED_CONTENT.sub(r'content:"";--mv-icon:\1', styles)
+        styles = _CODED_CONTENT.sub(coded, styles)
+        return _ICON_FONT.sub(DRAWN, styles)
 
 
 def used_icons(pages: list[Page], scripts: list[str]) -> set[tuple[str, str]]:
@@ -61,83 +174,3 @@ def used_icons(pages: list[Page], scripts: list[str]) -> set[tuple[str, str]]:
         for classes in _IN_SCRIPT.findall(script):
             used |= icons_of(classes)
     return used
-
-
-def trim_theme_styles(styles: str, used: set[tuple[str, str]]) -> str:
-    """The theme's style sheet with the rules of no icon but the used ones.
-
-    Args:
-        styles: the style sheet.
-        used: pairs of style and class name.
-    """
-    names = {f".{name}:before" for _, name in used}
-
-    def keep(match: re.Match) -> str:
-        kept = names.intersection(match["names"].split(","))
-        return match.group() if kept else ""
-
-    return _RULE.sub(keep, _FONT_FACE.sub("", styles))
-
-
-def icon_styles(
-    styles: str, used: set[tuple[str, str]], fonts: Path
-) -> str:
-    """A style sheet with one small font for each style in use.
-
-    Args:
-        styles: the theme's style sheet, which knows each icon's glyph.
-        used: pairs of style and class name. One that no rule of the theme
-            knows is warned of.
-        fonts: the folder of the theme's fonts.
-    """
-    glyphs = {
-        name[1 : -len(":before")]: _character(rule["glyph"])
-        for rule in _RULE.finditer(styles)
-        for name in rule["names"].split(",")
-    }
-    known = glyphs.keys() | set(_SIZE.findall(styles))
-    for style, name in sorted(used):
-        if name not in known:
-            _LOGGER.warning("the theme has no icon %s (%s)", name, style)
-    needed = {
-        style: {glyphs[n] for s, n in used if s == style and n in glyphs}
-        for style in FONTS
-    }
-    for name, glyph in _VARIABLE.findall(styles):
-        needed["brands" if name in BRANDS else "solid"].add(glyph)
-    faces = [
-        _font_face(style, characters, fonts)
-        for style, characters in needed.items()
-        if characters
-    ]
-    return "\n".join([*faces, ADJUSTED])
-
-
-def _character(glyph: str) -> str:
-    """The character that a style sheet means by ``f185`` or ``+``."""
-    return glyph if len(glyph) == 1 else chr(int(glyph, 16))
-
-
-def _font_face(style: str, characters: set[str], fonts: Path) -> str:
-    file, family, weight = FONTS[style]
-    options = subset.Options(
-        flavor="woff", recalc_timestamp=False, layout_features=[], hinting=False
-    )
-    font = TTFont(fonts / file, recalcTimestamp=False)
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(text="".join(sorted(characters)))
-    subsetter.subset(font)
-    missing = characters - {chr(code) for code in font.getBestCmap()}
-    for character in sorted(missing):
-        _LOGGER.warning(
-            "%s has no glyph for the icon U+%04X", file, ord(character)
-        )
-    small = BytesIO()
-    font.flavor = options.flavor
-    font.save(small)
-    data = base64.b64encode(small.getvalue()).decode("ascii")
-    return (
-        f'@font-face {{ font-family: "{family}"; font-style: normal; '
-        f"font-weight: {weight}; font-display: block; "
-        f'src: url("data:font/woff;base64,{data}") format("woff"); }}'
-    )

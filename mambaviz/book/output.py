@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pydata_sphinx_theme
+import sphinx_book_theme
 from sphinx.application import Sphinx
 
 from mambaviz.book import icons, links, search
@@ -22,12 +23,13 @@ UNUSED = (
     "_static/vendor/fontawesome",
     "reports",  # of cells that raised in an earlier build
 )
-THEME = (
+PYDATA = (
     Path(pydata_sphinx_theme.__file__).parent
     / "theme"
     / "pydata_sphinx_theme"
     / "static"
 )
+BOOK_THEME = sphinx_book_theme.get_html_theme_path() / "static"
 SOURCE_MAP = re.compile(r"/[/*]# sourceMappingURL=\S+( \*/)?\n?")
 
 
@@ -90,22 +92,23 @@ def remove_unreferenced(pages: list[Page], outdir: Path) -> None:
 
 
 def write_icons(pages: list[Page], outdir: Path) -> None:
-    """Write the small icon font, and the theme's styles without the rest."""
+    """Write the icons in use, and the theme's styles without its fonts."""
     static = outdir / "_static"
+    script = (PYDATA / "scripts" / "fontawesome.js").read_text("utf-8")
+    sheet = "styles/pydata-sphinx-theme.css"
+    theme_icons = icons.Icons(script, (PYDATA / sheet).read_text("utf-8"))
+    for theme, name in (
+        (PYDATA, sheet),
+        (BOOK_THEME, "styles/sphinx-book-theme.css"),
+    ):
+        styles = SOURCE_MAP.sub("", (theme / name).read_text("utf-8"))
+        (static / name).write_text(
+            theme_icons.without_fonts(styles), encoding="utf-8"
+        )
     scripts = [
-        path.read_text(encoding="utf-8")
-        for path in sorted((static / "scripts").glob("*theme.js"))
+        (static / "scripts" / f"{name}.js").read_text("utf-8")
+        for name in ("pydata-sphinx-theme", "sphinx-book-theme")
     ]
-    used = icons.used_icons(pages, scripts)
-    sheet = Path("styles", "pydata-sphinx-theme.css")
-    styles = (THEME / sheet).read_text(encoding="utf-8")
-    styles = SOURCE_MAP.sub("", styles)
     (static / OWN / "icons.css").write_text(
-        icons.icon_styles(
-            styles, used, THEME / "vendor" / "fontawesome" / "webfonts"
-        ),
-        encoding="utf-8",
-    )
-    (static / sheet).write_text(
-        icons.trim_theme_styles(styles, used), encoding="utf-8"
+        theme_icons.sheet(icons.used_icons(pages, scripts)), encoding="utf-8"
     )

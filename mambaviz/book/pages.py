@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
-NOT_TEXT = {"button", "script", "style", "svg", "template"}
+NOT_TEXT = {"button", "script", "style", "summary", "svg", "template"}
+# Inline equations are read where they stand for readers without JavaScript.
+NOT_TEXT_CLASSES = {"headerlink", "math", "mv-tex-display"}
+RUNNING_TEXT = {"a", "b", "code", "em", "i", "noscript", "span", "strong"}
 ICON_STYLES = {
     "fa": "solid",
     "fas": "solid",
@@ -21,10 +24,6 @@ ICON_STYLES = {
     "fab": "brands",
     "fa-brands": "brands",
 }
-
-_COLOURED = re.compile(
-    r"\{\\class\{mv-\w+\}\{((?:[^{}]|\{[^{}]*\})*)\}\}"
-)
 
 
 @dataclass
@@ -109,7 +108,6 @@ class _Reader(HTMLParser):
         self.page = Page(name)
         self.text: list[str] = []
         self.in_article = False
-        self.in_math = False
         self.skipped = ""  # the tag of the element being left out, and
         self.depth = 0  # how many of the same kind are open in it
 
@@ -123,14 +121,10 @@ class _Reader(HTMLParser):
             self.depth += 1
         elif not self.skipped:
             words = classes.split()
-            if tag in NOT_TEXT or "headerlink" in words:
+            if tag in NOT_TEXT or NOT_TEXT_CLASSES & {*words}:
                 self.skipped, self.depth = tag, 1
-            elif tag == "div" and "math" in words:
-                self.skipped, self.depth = tag, 1  # TeX is no text to read
             elif tag == "article" and "bd-article" in words:
                 self.in_article = True
-            elif tag == "span" and "math" in words:
-                self.in_math = True
             elif self.in_article and tag == "section":
                 name = html.escape(attributes.get("id", ""))
                 self.text.append(f'<section id="{name}">')
@@ -145,8 +139,6 @@ class _Reader(HTMLParser):
         elif not self.skipped:
             if tag == "article":
                 self.in_article = False
-            elif tag == "span":
-                self.in_math = False
             elif self.in_article and tag == "section":
                 self.text.append("</section>")
             else:
@@ -154,13 +146,11 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.in_article and not self.skipped:
-            if self.in_math:
-                data = _COLOURED.sub(r"\1", data).strip().strip("\\()")
             self.text.append(html.escape(data, quote=False))
 
     def _space(self, tag: str) -> None:
         # Words of neighbouring blocks must not run together.
-        if self.in_article and tag not in {"a", "b", "code", "em", "span"}:
+        if self.in_article and tag not in RUNNING_TEXT:
             self.text.append(" ")
 
     def _note(self, tag: str, attributes: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""One line for each chapter while it is read, and where the book is at last."""
+"""A line for each chapter as it is read, and at last where the book is."""
 
 import os
 import time

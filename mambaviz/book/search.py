@@ -18,9 +18,7 @@ def search_texts(pages: list[Page], landing: str) -> str:
         landing: the name that the search index has for the landing page.
     """
     texts = {
-        _index_name(page, landing): page.text
-        for page in pages
-        if page.text
+        _index_name(page, landing): page.text for page in pages if page.text
     }
     data = json.dumps(texts, ensure_ascii=False, indent=0, sort_keys=True)
     return f"const searchTexts = {data};\n"

@@ -45,7 +45,9 @@ INITIAL_A = (-1.0, -16.0)
 DELTAS = [4 / n for n in (32, 64, 128, 256, 512, 1024)]
 SAMPLINGS = {
     "left": "error of h, x from the start of each step",
+    "right": "error of h, x from the end of each step",
     "midpoint": "error of h, x from the middle of each step",
+    "average": "error of h, x the mean of both ends",
 }
 
 # Eigenvalues times delta, all decaying, for the stability plane.
@@ -99,7 +101,7 @@ def draw_hold(
     stand where it holds true: the k-th, counted from 0, at (k + 1) delta.
 
     Args:
-        x: one input per step, at least two.
+        x: one input per step, at least five.
         delta: how long each is held.
         A: the continuous system, negative.
         B: input weight.
@@ -108,12 +110,18 @@ def draw_hold(
     Returns:
         The axes. Their lines are labelled "x held", "x samples", "y exact"
         and "y dots".
+
+    Raises:
+        ValueError: fewer than five inputs, too few to follow one from its
+            beginning to where it lands.
     """
+    if len(x) < 5:
+        raise ValueError(f"x must hold at least five inputs; got {len(x)}")
     ax = blank_axes() if ax is None else ax
     x = x.double()
     system = torch.tensor([A]).double(), torch.tensor([B]).double()
     length = len(x)
-    edges = torch.arange(length + 1) * delta
+    edges = torch.arange(length + 1, dtype=torch.float64) * delta
     times = torch.linspace(
         0, length * delta, 24 * length + 1, dtype=torch.float64
     )
@@ -162,7 +170,8 @@ def _follow_one_sample(
 ) -> None:
     """Say at one sample what is held, and where its output lands."""
     middle = slice(1, -2)  # so that the words have room to both sides
-    k = 1 + int((x[1:][middle] - dots[:-1][middle]).abs().argmax()) + 1
+    jumps = (x[1:] - dots[:-1])[middle].abs()
+    k = int(jumps.argmax()) + 2
     begin, end = k * delta, (k + 1) * delta
     up = bool(x[k] > dots[k])
     for at, level, text, ink, above in (
@@ -188,7 +197,7 @@ def _follow_one_sample(
 
 
 def error_orders(
-    samplings: Sequence[str] = tuple(SAMPLINGS),
+    samplings: Sequence[str] = ("left", "midpoint"),
     deltas: Sequence[float] = DELTAS,
 ) -> dict[str, dict[str, Float[Tensor, " n_deltas"]]]:
     """Every rule's error at every delta, for each way to sample the input.
@@ -226,7 +235,7 @@ def draw_error_orders(
     """
     ax = blank_axes(panels=len(errors)) if ax is None else ax
     smallest = min(
-        e.min() for rules in errors.values() for e in rules.values()
+        e.min().item() for rules in errors.values() for e in rules.values()
     )
     for panel, (sampling, rules) in zip(ax, errors.items(), strict=True):
         orders = {r: observed_order(deltas, e) for r, e in rules.items()}
@@ -268,7 +277,7 @@ def draw_stability_plane(
     panels = {
         "euler": "Euler",
         "backward_euler": "backward Euler",
-        "zoh": "ZOH and bilinear",
+        "zoh": "ZOH, bilinear, Mamba's code",
     }
     real, imaginary = np.linspace(-4, 2.4, 129), np.linspace(-2.4, 2.4, 97)
     plane = torch.from_numpy(real + 1j * imaginary[:, None])
@@ -370,17 +379,15 @@ def draw_expm1(
     """Relative error of (e^z - 1) / z, naively and by ``theory.phi1``.
 
     Args:
-        errors: from :func:`phi1_errors`, by the name of the precision.
+        errors: from :func:`phi1_errors`, under "float32" and "float64".
         ax: where to draw; a figure of its own if None.
 
     Returns:
         The axes; the lines are labelled "naive float32" and so on.
     """
     ax = blank_axes() if ax is None else ax
-    dashes = [(), (4, 1.5)]
-    for (name, (z, naive, stable)), dash in zip(
-        errors.items(), dashes, strict=True
-    ):
+    dashes = {"float32": (None, None), "float64": (4, 1.5)}
+    for name, (z, naive, stable) in errors.items():
         for way, values, ink in (
             ("naive", naive, "warn"),
             ("phi1", stable, "ink"),
@@ -389,14 +396,14 @@ def draw_expm1(
                 z.abs(),
                 values,
                 c=INK[ink],
-                dashes=dash or (None, None),
+                dashes=dashes[name],
                 lw=1.6,
                 label=f"{way} {name}",
             )
     for text, z, error, ink in (
         ("naive, float32", 1e-12, 1.0, "warn"),
         ("naive, float64", 1e-11, 1e-5, "warn"),
-        ("phi1, float32", 1e-5, 1e-9, "ink"),
+        ("phi1, float32", 1e-5, 4e-11, "ink"),
         ("phi1, float64", 1e-7, 1e-16, "ink"),
     ):
         _note(ax, z, error, text, INK[ink], (0, 7))
@@ -483,7 +490,7 @@ def draw_euler_ratio(
     ax.set_xticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
     ax.minorticks_off()
     ax.set_yticks([1, 2, 3, 4], ["1", "2", "3", "4"])
-    ax.set_xlabel("Δ |A|")
+    ax.set_xlabel("u = Δ |A|")
     ax.set_title("B̄ of Mamba's code, divided by B̄ of ZOH")
     return ax
 

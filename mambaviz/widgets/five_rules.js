@@ -56,59 +56,48 @@ export function fate(size) {
 }
 
 const STEPS = 30;
-// Rows end here, above the 1 at which every state starts.
+// The rows of states end here, above the 1 at which each state starts.
 const LIMIT = 1.5;
-// Mamba's code shares its A_bar, and so its pole and its row, with ZOH.
+// Mamba's code shares its A_bar with ZOH, and so its pole and its row.
 const DRAWN = ["zoh", "bilinear", "backward_euler", "euler"];
 
 // matplotlib's letters for markers, as paths about the origin.
 const SHAPES = {
   o: "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1 -5 0Z",
-  s: "M-4.4 -4.4H4.4V4.4H-4.4Z",
-  D: "M0 -3.2L3.2 0L0 3.2L-3.2 0Z",
-  v: "M-5.2 -4.2H5.2L0 5.2Z",
-  "^": "M-5.2 4.2H5.2L0 -5.2Z",
+  D: "M0 -3L3 0L0 3L-3 0Z",
+  s: "M-4.3 -4.3H4.3V4.3H-4.3Z",
+  v: "M-5.2 -4.2H5.2L0 5.4Z",
+  "^": "M-5.2 4.2H5.2L0 -5.4Z",
 };
 
 function render(context) {
   const card = makeCard(context);
   const { model } = card;
-  const { rules } = model.get("words");
-  const values = () => ["A", "frequency", "delta"].map((name) => model.get(name));
-  const sizes = () =>
-    Object.entries(poles(...values())).map(([rule, pole]) => [rule, magnitude(pole)]);
+  const looks = looksOf(model.get("words").rules);
+  const knob = (name) => model.get(name);
+  const now = () => poles(knob("A"), knob("frequency"), knob("delta"));
 
   picture(card, {
-    height: (width) => (width < 560 ? plane(width).bottom + 254 : 404),
-    layout: (root, width) => layoutPicture(root, width, rules),
-    draw: (parts) => drawPicture(parts, ...values()),
-    describe: () => {
-      const [re, im, delta] = values();
-      const say = (wanted) =>
-        sizes()
-          .filter(([, size]) => fate(size) === wanted)
-          .map(([rule, size]) => `${rules[rule].label} (|Ā| = ${nearOne(size)})`)
-          .join(", ");
-      const said = ["fades", "stays", "grows"]
-        .filter(say)
-        .map((wanted) => `the state ${wanted} with ${say(wanted)}`);
-      return `With Δ = ${format(delta)} and A = ${complexText([re, im])}, ${said.join("; ")}.`;
-    },
+    height: (width) => shapeOf(width).height,
+    layout: (root, width) => layoutPicture(root, shapeOf(width), looks),
+    draw: (parts) => drawPicture(parts, knob("A"), knob("frequency"), knob("delta")),
+    describe: () => describePoles(now(), looks),
   });
+  card.readouts.classList.add("mv-rule-readouts");
   readouts(card, [
     ...DRAWN.map((rule) => [
-      html("span", { class: "mv-key" }, keyOf(rule, rules), `|Ā| of ${nameOf_(rule, rules)}`),
+      html("span", { class: "mv-rule-key" }, keyTo(looks[rule]), `|Ā| of ${looks[rule].name}`),
       null,
       () => {
-        const size = magnitude(poles(...values())[rule]);
-        return `${nearOne(size)}, ${fate(size)}`;
+        const size = magnitude(now()[rule]);
+        return `${sizeText(size)}, ${fate(size)}`;
       },
     ]),
-    ["Euler leaves the circle at Δ", "delta", () => format(eulerLeavesAt(...values()))],
+    ["Euler leaves the circle at Δ", "delta", () => format(eulerLeavesAt(knob("A"), knob("frequency")))],
     [
-      `|B̄| of ${rules.mamba.label} ÷ ZOH`,
+      "|B̄| of Mamba's code ÷ ZOH's",
       "B",
-      () => format(magnitude(bBarRatio(...values()))),
+      () => format(magnitude(bBarRatio(knob("A"), knob("frequency"), knob("delta")))),
     ],
   ]);
   slider(card, "delta");
@@ -116,3 +105,461 @@ function render(context) {
   slider(card, "frequency");
   return card.stop;
 }
+
+/** How each drawn rule looks, from the palette's words about all five. */
+function looksOf(rules) {
+  return Object.fromEntries(
+    DRAWN.map((rule) => {
+      const { label, ink, dashes, marker } = rules[rule];
+      const look = { name: label, ink, dashes, shapes: [SHAPES[marker]] };
+      if (rule === "zoh") {
+        look.name = `${label}, ${rules.mamba.label}`;
+        look.shapes.push(SHAPES[rules.mamba.marker]);
+      }
+      return [rule, look];
+    }),
+  );
+}
+
+/** A rule's marker; the second shape of a shared one lies in the first. */
+function marker(parent, { ink, shapes }) {
+  const group = svg("g", { class: `mv-rule mv-rule-${ink}` }, parent);
+  shapes.forEach((d, n) =>
+    svg("path", { d, class: shapes.length > 1 && !n ? "mv-rule-ring" : "mv-rule-solid" }, group),
+  );
+  return group;
+}
+
+function keyTo(look) {
+  const key = svg("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" });
+  marker(key, look);
+  return key;
+}
+
+/** A magnitude with as many digits as tell it from 1. */
+function sizeText(size) {
+  let digits = 3;
+  while (digits < 9 && size !== 1 && format(size, digits) === "1") digits++;
+  return format(size, digits);
+}
+
+function complexText([re, im]) {
+  if (im === 0) return format(re);
+  return `${format(re)} ${im < 0 ? "−" : "+"} ${format(Math.abs(im))}i`;
+}
+
+function describePoles(found, looks) {
+  const fates = DRAWN.map((rule) => {
+    const size = magnitude(found[rule]);
+    return `with ${looks[rule].name} it ${fate(size)}, |Ā| = ${sizeText(size)}`;
+  });
+  return `What becomes of a fading state: ${fates.join("; ")}.`;
+}
+
+/** Where everything lies, in pixels, in a picture of this width. */
+function shapeOf(width) {
+  const wide = width >= 560;
+  const plane = {
+    left: 0.5,
+    top: 22.5,
+    width: (wide ? Math.round(width * 0.5 - 14) : width) - 1,
+    height: wide ? 356 : Math.min(width, 330),
+  };
+  const left = wide ? plane.left + plane.width + 27 : 0;
+  const top = wide ? 0 : plane.top + plane.height + 18;
+  const columns = wide ? 1 : 2;
+  const pitch = (width - left + 16) / columns;
+  const rows = DRAWN.map((rule, n) => {
+    const x = left + (n % columns) * pitch;
+    const y = top + (wide ? 40 : 58) + Math.floor(n / columns) * 86;
+    const last = n >= DRAWN.length - columns;
+    return { rule, x: x + 22, y, width: pitch - 41, last };
+  });
+  return { width, wide, plane, left, top, rows, height: rows.at(-1).y + 100 };
+}
+
+function layoutPicture(root, shape, looks) {
+  const { wide, left, top } = shape;
+  const title = (x, y, text) => svg("text", { x, y, text, class: "mv-title" }, root);
+  title(0, 12, "Ā after one step, and its way from Δ = 0");
+  const plane = layoutPlane(root, shape.plane, looks);
+  title(left, top + 12, `${STEPS} steps from h = 1 without input`);
+  const legend = [
+    [["curve", "mv-rule-true"], ["the true Re h, "], ["dots", "mv-rule-word"], ["a rule's Re h, "]],
+    [["tint", "mv-rule-word"], ["its ±|h|"]],
+  ];
+  const rows = wide ? [legend.flat()] : legend;
+  rows.forEach((words, n) => {
+    const text = svg("text", { x: left, y: top + 31 + 16 * n }, root);
+    for (const [word, name] of words) {
+      svg("tspan", { text: name ? `${word} ` : word, class: name ?? null }, text);
+    }
+  });
+  const strips = shape.rows.map((row) => layoutStrip(root, row, looks[row.rule], wide));
+  return { plane, strips, looks };
+}
+
+function layoutPlane(root, frame, looks) {
+  const { left, top, width, height } = frame;
+  const scale = Math.min(width / 2.62, height / 2.62);
+  const middle = { x: left + width / 2, y: top + height * 0.54 };
+  const x = (re) => middle.x + scale * re;
+  const y = (im) => middle.y - scale * im;
+  svg("rect", { x: left, y: top, width, height, rx: 8, class: "mv-rule-frame" }, root);
+  svg("circle", { cx: x(0), cy: y(0), r: scale, class: "mv-rule-disc" }, root);
+  const axes = `M${left} ${y(0)}h${width}M${x(0)} ${top}v${height}`;
+  svg("path", { d: axes, class: "mv-rule-axes" }, root);
+  svg("circle", { cx: x(0), cy: y(0), r: scale, class: "mv-rule-circle" }, root);
+  const say = (at, up, text, anchor = "middle", name = null) =>
+    svg("text", { x: at, y: up, text, "text-anchor": anchor, class: name }, root);
+  say(x(1) + 4, y(0) + 15, "1", "start");
+  say(x(-1) - 4, y(0) + 15, "−1", "end");
+  say(x(0) + 5, y(1) - 5, "i", "start");
+  say(x(0) + 5, y(-1) + 14, "−i", "start");
+  say(x(0), y(-0.6), "inside, the state fades");
+  say(left + 8, top + height - 8, "outside, it grows", "start");
+  say(left + width - 6, y(0) - 6, "Re Ā", "end", "mv-rule-axis");
+  say(x(0) - 6, top + 15, "Im Ā", "end", "mv-rule-axis");
+  const layer = () => svg("g", {}, root);
+  const [trails, leaders, markers, labels] = [layer(), layer(), layer(), layer()];
+  const marks = DRAWN.map((rule) => {
+    const look = looks[rule];
+    return {
+      rule,
+      name: look.name,
+      trail: svg("path", {
+        class: `mv-rule-trail mv-rule-${look.ink}`,
+        "stroke-dasharray": look.dashes.length ? look.dashes.map((n) => 1.5 * n).join(" ") : null,
+      }, trails),
+      leader: svg("path", { class: "mv-rule-leader" }, leaders),
+      marker: marker(markers, look),
+      arrow: svg("path", { class: `mv-rule-arrow mv-rule-${look.ink}` }, markers),
+      label: svg("text", { class: `mv-rule-label mv-rule-${look.ink}` }, labels),
+    };
+  });
+  const ring = Array.from({ length: 64 }, (_, n) => {
+    const turn = (n * Math.PI) / 32;
+    return [x(Math.cos(turn)), y(Math.sin(turn))];
+  });
+  return { frame, x, y, ring, marks };
+}
+
+function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
+  const group = svg("g", { transform: `translate(${x} ${y})` }, root);
+  const at = linear([0, STEPS], [0, width]);
+  const up = linear([-LIMIT, LIMIT], [80, 20]);
+  for (const value of [-1, 0, 1]) {
+    const level = { x1: 0, x2: width, y1: up(value), y2: up(value) };
+    svg("line", { ...level, class: "mv-rule-level" }, group);
+    svg("text", { x: -6, y: up(value) + 4, "text-anchor": "end", text: format(value) }, group);
+  }
+  if (last) {
+    for (const k of wide ? [0, 10, 20] : [0, 10]) {
+      svg("text", { x: at(k), y: 96, "text-anchor": "middle", text: k }, group);
+    }
+    const end = { x: width, y: 96, "text-anchor": "end", text: `${STEPS} steps` };
+    svg("text", end, group);
+  }
+  const key = svg("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" });
+  marker(key, look);
+  return key;
+}
+
+/** A magnitude with as many digits as tell it from 1. */
+function sizeText(size) {
+  let digits = 3;
+  while (digits < 9 && size !== 1 && format(size, digits) === "1") digits++;
+  return format(size, digits);
+}
+
+function complexText([re, im]) {
+  if (im === 0) return format(re);
+  return `${format(re)} ${im < 0 ? "−" : "+"} ${format(Math.abs(im))}i`;
+}
+
+function describePoles(found, looks) {
+  const fates = DRAWN.map((rule) => {
+    const size = magnitude(found[rule]);
+    return `with ${looks[rule].name} it ${fate(size)}, |Ā| = ${sizeText(size)}`;
+  });
+  return `What becomes of a fading state: ${fates.join("; ")}.`;
+}
+
+/** Where everything lies, in pixels, in a picture of this width. */
+function shapeOf(width) {
+  const wide = width >= 560;
+  const plane = {
+    left: 0.5,
+    top: 22.5,
+    width: (wide ? Math.round(width * 0.5 - 14) : width) - 1,
+    height: wide ? 356 : Math.min(width, 330),
+  };
+  const left = wide ? plane.left + plane.width + 27 : 0;
+  const top = wide ? 0 : plane.top + plane.height + 18;
+  const columns = wide ? 1 : 2;
+  const pitch = (width - left + 16) / columns;
+  const rows = DRAWN.map((rule, n) => {
+    const x = left + (n % columns) * pitch;
+    const y = top + (wide ? 40 : 58) + Math.floor(n / columns) * 86;
+    const last = n >= DRAWN.length - columns;
+    return { rule, x: x + 22, y, width: pitch - 41, last };
+  });
+  return { width, wide, plane, left, top, rows, height: rows.at(-1).y + 100 };
+}
+
+function layoutPicture(root, shape, looks) {
+  const { wide, left, top } = shape;
+  const title = (x, y, text) => svg("text", { x, y, text, class: "mv-title" }, root);
+  title(0, 12, "Ā after one step, and its way from Δ = 0");
+  const plane = layoutPlane(root, shape.plane, looks);
+  title(left, top + 12, `${STEPS} steps from h = 1 without input`);
+  const legend = [
+    [["curve", "mv-rule-true"], ["the true Re h, "], ["dots", "mv-rule-word"], ["a rule's Re h, "]],
+    [["tint", "mv-rule-word"], ["its ±|h|"]],
+  ];
+  const rows = wide ? [legend.flat()] : legend;
+  rows.forEach((words, n) => {
+    const text = svg("text", { x: left, y: top + 31 + 16 * n }, root);
+    for (const [word, name] of words) {
+      svg("tspan", { text: name ? `${word} ` : word, class: name ?? null }, text);
+    }
+  });
+  const strips = shape.rows.map((row) => layoutStrip(root, row, looks[row.rule], wide));
+  return { plane, strips, looks };
+}
+
+function layoutPlane(root, frame, looks) {
+  const { left, top, width, height } = frame;
+  const scale = Math.min(width / 2.62, height / 2.62);
+  const middle = { x: left + width / 2, y: top + height * 0.54 };
+  const x = (re) => middle.x + scale * re;
+  const y = (im) => middle.y - scale * im;
+  svg("rect", { x: left, y: top, width, height, rx: 8, class: "mv-rule-frame" }, root);
+  svg("circle", { cx: x(0), cy: y(0), r: scale, class: "mv-rule-disc" }, root);
+  const axes = `M${left} ${y(0)}h${width}M${x(0)} ${top}v${height}`;
+  svg("path", { d: axes, class: "mv-rule-axes" }, root);
+  svg("circle", { cx: x(0), cy: y(0), r: scale, class: "mv-rule-circle" }, root);
+  const say = (at, up, text, anchor = "middle", name = null) =>
+    svg("text", { x: at, y: up, text, "text-anchor": anchor, class: name }, root);
+  say(x(1) + 4, y(0) + 15, "1", "start");
+  say(x(-1) - 4, y(0) + 15, "−1", "end");
+  say(x(0) + 5, y(1) - 5, "i", "start");
+  say(x(0) + 5, y(-1) + 14, "−i", "start");
+  say(x(0), y(-0.6), "inside, the state fades");
+  say(left + 8, top + height - 8, "outside, it grows", "start");
+  say(left + width - 6, y(0) - 6, "Re Ā", "end", "mv-rule-axis");
+  say(x(0) - 6, top + 15, "Im Ā", "end", "mv-rule-axis");
+  const layer = () => svg("g", {}, root);
+  const [trails, leaders, markers, labels] = [layer(), layer(), layer(), layer()];
+  const marks = DRAWN.map((rule) => {
+    const look = looks[rule];
+    return {
+      rule,
+      name: look.name,
+      trail: svg("path", {
+        class: `mv-rule-trail mv-rule-${look.ink}`,
+        "stroke-dasharray": look.dashes.length ? look.dashes.map((n) => 1.5 * n).join(" ") : null,
+      }, trails),
+      leader: svg("path", { class: "mv-rule-leader" }, leaders),
+      marker: marker(markers, look),
+      arrow: svg("path", { class: `mv-rule-arrow mv-rule-${look.ink}` }, markers),
+      label: svg("text", { class: `mv-rule-label mv-rule-${look.ink}` }, labels),
+    };
+  });
+  const ring = Array.from({ length: 64 }, (_, n) => {
+    const turn = (n * Math.PI) / 32;
+    return [x(Math.cos(turn)), y(Math.sin(turn))];
+  });
+  return { frame, x, y, ring, marks };
+}
+
+function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
+  const group = svg("g", { transform: `translate(${x} ${y})` }, root);
+  const at = linear([0, STEPS], [0, width]);
+  const up = linear([-LIMIT, LIMIT], [80, 20]);
+  for (const value of [-1, 0, 1]) {
+    const level = { x1: 0, x2: width, y1: up(value), y2: up(value) };
+    svg("line", { ...level, class: "mv-rule-level" }, group);
+    svg("text", { x: -6, y: up(value) + 4, "text-anchor": "end", text: format(value) }, group);
+  }
+  if (last) {
+    for (const k of [0, 10, 20, 30]) {
+      svg("text", { x: at(k), y: 90, "text-anchor": "middle", text: k }, group);
+    }
+    if (wide) svg("text", { x: at(15), y: 104, "text-anchor": "middle", text: "steps" }, group);
+  }
+  const key = svg("g", { transform: "translate(6 9)" }, group);
+  marker(key, look);
+  const name = look.name[0].toUpperCase() + look.name.slice(1);
+  svg("text", { x: 17, y: 13, text: name, class: `mv-rule-label mv-rule-${look.ink}` }, group);
+  return {
+    rule,
+    at,
+    up,
+    tint: svg("path", { class: `mv-rule-tint mv-rule-${look.ink}` }, group),
+    truth: svg("path", { class: "mv-rule-truth" }, group),
+    dots: svg("path", { class: `mv-rule-dots mv-rule-${look.ink}` }, group),
+    beyond: svg("text", { x: width, y: 13, class: "mv-rule-beyond" }, group),
+    wide,
+  };
+}
+
+function drawPicture({ plane, strips }, re, im, delta) {
+  const found = poles(re, im, delta);
+  drawPlane(plane, found, re, im, delta);
+  const [{ at, up }] = strips;
+  const truth = truthPath(at, up, re, im, delta);
+  for (const strip of strips) {
+    strip.truth.setAttribute("d", truth);
+    drawStrip(strip, powers(found[strip.rule], STEPS));
+  }
+}
+
+function drawPlane({ frame, x, y, ring, marks }, found, re, im, delta) {
+  const start = [x(1), y(0)];
+  const onTrails = [];
+  const items = marks.map(({ rule, name, trail: path, marker: mark, arrow }) => {
+    const pole = found[rule];
+    const { at, away } = pinned(frame, start, [x(pole[0]), y(pole[1])]);
+    // ZOH may turn several times; the others never turn by more than half.
+    const count = rule === "euler" ? 1 : rule === "zoh" ? 40 + Math.ceil(10 * delta * im) : 40;
+    const way = away
+      ? [start, at]
+      : trail(rule, re, im, delta, count).map(([a, b]) => [x(a), y(b)]);
+    path.setAttribute("d", line(way));
+    mark.setAttribute("transform", `translate(${at[0].toFixed(1)} ${at[1].toFixed(1)})`);
+    arrow.setAttribute("d", away ? arrowhead(at, away) : "");
+    onTrails.push(...thinned(way));
+    const text = away ? `${name}: ${complexText(pole)}` : name;
+    return { at, text, width: 7 * text.length };
+  });
+  const places = placeLabels(frame, items, [...onTrails, ...ring]);
+  places.forEach(({ x: left, y: base, anchor, from }, n) => {
+    set(marks[n].label, { x: left, y: base, "text-anchor": anchor, text: items[n].text });
+    marks[n].leader.setAttribute("d", from ? line([items[n].at, from]) : "");
+  });
+}
+
+/** A point kept in the frame, on its straight way from `start`. */
+function pinned({ left, top, width, height }, start, point) {
+  const margin = 16;
+  const low = [left + margin, top + margin];
+  const high = [left + width - margin, top + height - margin];
+  let share = 1;
+  for (const side of [0, 1]) {
+    const way = point[side] - start[side];
+    const room = (way > 0 ? high : low)[side] - start[side];
+    if (Math.abs(way) > Math.abs(room)) share = Math.min(share, room / way);
+  }
+  if (share === 1) return { at: point, away: null };
+  const way = point.map((p, side) => p - start[side]);
+  const length = Math.hypot(...way);
+  return {
+    at: start.map((p, side) => p + share * way[side]),
+    away: way.map((w) => w / length),
+  };
+}
+
+/** A small arrowhead at a marker that points away from it. */
+function arrowhead([x, y], [dx, dy]) {
+  const point = (along, across) => [x + along * dx - across * dy, y + along * dy + across * dx];
+  return line([point(8, -4), point(13, 0), point(8, 4)]);
+}
+
+/** Points of a line no closer than 10 pixels, along its straight parts too. */
+function thinned(points) {
+  const kept = [points[0]];
+  for (const point of points) {
+    const from = kept.at(-1);
+    const way = [point[0] - from[0], point[1] - from[1]];
+    const count = Math.floor(Math.hypot(...way) / 10);
+    for (let n = 1; n <= count; n++) {
+      kept.push([from[0] + (n / count) * way[0], from[1] + (n / count) * way[1]]);
+    }
+  }
+  return kept;
+}
+
+/**
+ * Names beside their markers: for each the nearest place that covers no
+ * marker, no other name and as little as may be of the lines.
+ */
+function placeLabels(frame, items, lines) {
+  const taken = items.map(({ at: [x, y] }) => ({ x0: x - 7, x1: x + 7, y0: y - 7, y1: y + 7 }));
+  return items.map(({ at: [x, y], width }) => {
+    let best = { cost: Infinity };
+    for (const distance of [11, 20, 32, 48, 68, 92]) {
+      for (let turn = 0; turn < 16; turn++) {
+        const dx = Math.cos((turn * Math.PI) / 8);
+        const dy = Math.sin((turn * Math.PI) / 8);
+        const anchor = dx > 0.3 ? "start" : dx < -0.3 ? "end" : "middle";
+        const from = [x + distance * dx, y + distance * dy];
+        const x0 = from[0] - { start: 0, middle: width / 2, end: width }[anchor];
+        const middle = from[1] + 4 * dy;
+        const box = { x0, x1: x0 + width, y0: middle - 8, y1: middle + 8 };
+        let cost = distance;
+        const { left, top, width: wide, height } = frame;
+        const out = Math.max(
+          left + 3 - box.x0,
+          box.x1 - (left + wide - 3),
+          top + 3 - box.y0,
+          box.y1 - (top + height - 3),
+        );
+        if (out > 0) cost += 400 + out;
+        for (const other of taken) {
+          if (box.x0 < other.x1 && box.x1 > other.x0 && box.y0 < other.y1 && box.y1 > other.y0) {
+            cost += 200;
+          }
+        }
+        for (const [a, b] of lines) {
+          if (a > box.x0 - 2 && a < box.x1 + 2 && b > box.y0 && b < box.y1) cost += 7;
+        }
+        if (cost < best.cost) {
+          best = { cost, box, x: from[0], y: middle + 4, anchor, from: distance > 12 ? from : null };
+        }
+      }
+    }
+    taken.push(best.box);
+    return best;
+  });
+}
+
+/** The true state over the strip; its bounds alone where it turns too fast. */
+function truthPath(at, up, re, im, delta) {
+  const sample = (perStep, value) =>
+    line(
+      Array.from({ length: STEPS * perStep + 1 }, (_, n) => [
+        at(n / perStep),
+        up(value((n / perStep) * delta)),
+      ]),
+    );
+  if (delta * im <= Math.PI) {
+    const perStep = clamp(Math.ceil(4 * delta * Math.hypot(re, im)), 2, 12);
+    return sample(perStep, (time) => trueState(re, im, time)[0]);
+  }
+  const bound = (time) => trueState(re, 0, time)[0];
+  return sample(4, bound) + sample(4, (time) => -bound(time));
+}
+
+function drawStrip({ at, up, tint, dots, beyond, wide }, states) {
+  const sizes = states.map(magnitude);
+  const last = sizes.at(-1);
+  const exit = sizes.findIndex((size) => size > LIMIT);
+  const edge = sizes.map((size, k) => [at(k), Math.min(size, LIMIT)]);
+  if (exit > 0) {
+    const leaves = Math.log(LIMIT) / Math.log(sizes[1]);
+    edge.splice(exit, 0, [at(leaves), LIMIT]);
+  }
+  const rim = (sign) => edge.map(([x, size]) => [x, up(sign * size)]);
+  tint.setAttribute("d", `${line([...rim(1), ...rim(-1).reverse()])}Z`);
+  // A dot is a stroke of no length with a round cap.
+  const shown = exit < 0 ? states : states.slice(0, exit);
+  dots.setAttribute(
+    "d",
+    shown.map(([h], k) => `M${at(k).toFixed(1)} ${up(h).toFixed(1)}h0`).join(""),
+  );
+  const far = wide ? `|h| reaches ${format(last)} ↑` : `${format(last, 2)} ↑`;
+  beyond.textContent = exit < 0 ? "" : far;
+}
+
+export default { render };

@@ -69,10 +69,15 @@ function render(context) {
   };
   // Which step is looked at more closely; no knob, so it is not shared.
   let marked = 1;
+  let focused = null;
   let parts = null;
   const draw = () => {
     const { length } = knob("samples");
-    if (parts.steps?.length !== length) parts.steps = layoutSteps(parts, length);
+    if (parts.steps?.length !== length) {
+      parts.steps = layoutSteps(parts, length);
+      // The handles are new ones; whoever was at one of them stays there.
+      parts.steps[focused]?.handle.focus({ preventScroll: true });
+    }
     drawPicture(parts, now(), Math.min(marked, length - 1));
   };
 
@@ -102,6 +107,7 @@ function render(context) {
   };
   handles(root, card.signal, {
     mark,
+    focus: (k) => (focused = k),
     key: (k, stride) => turn(k, knob("samples")[k] + stride),
     grab: (k, pixel) => {
       // The value keeps its distance from the finger: nothing jumps.
@@ -127,24 +133,31 @@ function gapText(gap) {
 }
 
 /** Let every handle below `root` be dragged, keyed and looked at. */
-function handles(root, signal, { mark, key, grab }) {
+function handles(root, signal, { mark, focus, key, grab }) {
   const indexOf = (event) => {
     const handle = event.target.closest?.(".mv-handle");
     return handle ? Number(handle.dataset.step) : null;
   };
   let drag = null;
-  const on = (type, act) =>
+  const on = (type, act, options = {}) =>
     root.addEventListener(
       type,
       (event) => {
         const k = indexOf(event);
         if (k !== null) act(event, k);
       },
-      { signal },
+      { signal, ...options },
     );
   const pixel = (event) => event.clientY - root.getBoundingClientRect().top;
   on("pointerover", (_, k) => drag || mark(k));
-  on("focusin", (_, k) => mark(k));
+  on("focusin", (_, k) => {
+    focus(k);
+    mark(k);
+  });
+  on("focusout", ({ target }) => {
+    // A handle that a new layout took away was not left by the reader.
+    queueMicrotask(() => target.isConnected && focus(null));
+  });
   on("pointerdown", (event, k) => {
     if (event.button !== 0) return;
     // The default would start selecting the labels.
@@ -154,6 +167,8 @@ function handles(root, signal, { mark, key, grab }) {
     handle.setPointerCapture(event.pointerId);
     drag = { id: event.pointerId, to: grab(k, pixel(event)) };
   });
+  // For browsers that apply touch-action to no shape: do not start to scroll.
+  on("touchstart", (event) => event.preventDefault(), { passive: false });
   on("pointermove", (event) => {
     if (drag?.id === event.pointerId) drag.to(pixel(event));
   });
@@ -234,10 +249,9 @@ function layoutSteps(parts, count) {
   const wide = x(1) - x(0);
   const edges = Array.from({ length: count + 1 }, (_, k) => `M${x(k).toFixed(1)} ${TOP}V${bottom}`);
   parts.edges.setAttribute("d", edges.join(""));
-  const focused = parts.handles.querySelector(":focus")?.dataset.step;
   parts.handles.replaceChildren();
   parts.dots.replaceChildren();
-  const steps = Array.from({ length: count }, (_, k) => {
+  return Array.from({ length: count }, (_, k) => {
     const handle = svg(
       "g",
       {
@@ -266,8 +280,6 @@ function layoutSteps(parts, count) {
       label: svg("text", { text: `h${subscript(k)}` }, dot),
     };
   });
-  steps[focused]?.handle.focus({ preventScroll: true });
-  return steps;
 }
 
 // About as wide as "held for Δ = 0.05" is.

@@ -7,7 +7,7 @@ from mambaviz.theory.discretize import (
     held_state,
     linear_recurrence,
 )
-from mambaviz.widgets.explorable import Explorable
+from mambaviz.widgets.explorable import ZOH_CHAPTER, Explorable
 from mambaviz.widgets.traits import Choice, Quantity, Series
 
 # Below this a gap is what float64 leaves of an exact 0.
@@ -61,9 +61,11 @@ class HoldIt(Explorable):
         " and beyond Δ|A| = 2 they grow without end."
     )
     computed = {
-        "mambaviz.theory.discretize.discretize_zoh": "zero-order-hold.html#zoh-code",
-        "mambaviz.theory.discretize.linear_recurrence": "zero-order-hold.html#recurrence-code",
-        "mambaviz.theory.discretize.held_state": "zero-order-hold.html#held-state-code",
+        "mambaviz.theory.discretize.discretize_zoh": ZOH_CHAPTER + "#zoh-code",
+        "mambaviz.theory.discretize.linear_recurrence": ZOH_CHAPTER
+        + "#recurrence-code",
+        "mambaviz.theory.discretize.held_state": ZOH_CHAPTER
+        + "#held-state-code",
     }
 
     delta = Quantity(

@@ -71,6 +71,7 @@ function render(context) {
 }
 
 function layoutPicture(root, width) {
+  const narrow = width < 480;
   const left = 40;
   const right = width - 10;
   const past = {
@@ -87,13 +88,13 @@ function layoutPicture(root, width) {
   axis(root, {
     ...past,
     side: "bottom",
-    values: width < 480 ? [0, 20, 40] : [0, 10, 20, 30, 40, 50],
+    values: narrow ? [0, 20, 40] : [0, 10, 20, 30, 40, 50],
     text: (v) => (v === 0 ? "now" : `${v}`),
   });
   const caption = (x, y, text, anchor = "start") =>
     svg("text", { x, y, text, "text-anchor": anchor, class: "mv-title" }, root);
-  caption(0, 14, "What is left of a token, by its age in steps");
-  const words = WORDS.slice(width < 480 ? -6 : -13);
+  caption(0, 14, `What is left of a token, by its age${narrow ? "" : " in steps"}`);
+  const words = WORDS.slice(narrow ? -6 : -13);
   const slot = (right - left) / words.length;
   const chips = words.map((word, k) => {
     const at = left + slot * (k + 0.5);
@@ -109,7 +110,7 @@ function layoutPicture(root, width) {
   caption(
     0,
     280,
-    width < 480
+    narrow
       ? "The states while tokens (sticks) arrive"
       : "The states while tokens (sticks) arrive; thick A, thinner 2A, 3A, …",
   );
@@ -117,7 +118,7 @@ function layoutPicture(root, width) {
   axis(root, {
     ...time,
     side: "bottom",
-    values: width < 480 ? [0, 20, 40] : [0, 10, 20, 30, 40, 50],
+    values: narrow ? [0, 20, 40] : [0, 10, 20, 30, 40, 50],
     name: "time in steps →",
   });
   for (const [k, x] of INPUT.entries()) {

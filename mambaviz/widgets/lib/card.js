@@ -139,9 +139,8 @@ function provenance(computed, inBook) {
   );
 }
 
-/** The label of a knob, in the colour of its symbol. */
 function nameOf(knob) {
-  return html("span", { class: `mv-name mv-${knob.symbol}` }, knob.label);
+  return html("span", { class: "mv-name" }, knob.label);
 }
 
 /** A slider with a field for the exact number. */
@@ -168,6 +167,7 @@ export function slider(card, name) {
     "data-lm-suppress-shortcuts": "true",
   });
   const row = html("div", { class: "mv-slider" }, nameOf(knob), range, field);
+  row.style.setProperty("--mv-symbol", `var(--mv-${knob.symbol})`);
   if (knob.unit) row.append(html("span", { class: "mv-unit" }, knob.unit));
   if (knob.hint) row.append(html("p", { class: "mv-hint" }, knob.hint));
   controls.append(row);
