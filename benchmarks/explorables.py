@@ -29,7 +29,7 @@ from tests.browsing import LAUNCH_ARGUMENTS, find_chromium
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "_build" / "html"
 GOLDEN = ROOT / "tests" / "fixtures" / "golden.json"
-PAGES = ("chapters/index.html", "chapters/zero-order-hold.html")
+PAGES = ("index.html", "chapters/zero-order-hold.html")
 INPUTS = 200
 LOADS = 15
 

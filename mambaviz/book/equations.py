@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from docutils import nodes
+from myst_parser.mdit_to_docutils.sphinx_ import SphinxRenderer
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
@@ -20,6 +21,7 @@ Visitor = Callable[[HTML5Translator, nodes.Element], None]
 
 def setup(app: Sphinx) -> None:
     """Let inline and displayed equations be written in colour."""
+    SphinxRenderer._random_label = _label_by_place
     inline = _in_colour("visit_math", '<code class="mv-tex">{}</code>')
     display = _in_colour(
         "visit_math_block", '<pre class="mv-tex-display">{}</pre>'
@@ -59,3 +61,9 @@ def _in_colour(method: str, plain: str) -> Visitor:
         raise nodes.SkipNode
 
     return visit
+
+
+def _label_by_place(renderer: SphinxRenderer) -> str:
+    """A label for an unnamed equation; MyST's own is new in every build."""
+    env = renderer.sphinx_env
+    return f"{env.docname}-{env.new_serialno('mambaviz-equation') + 1}"

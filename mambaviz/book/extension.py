@@ -6,10 +6,12 @@ module it comes from. ``_config.yml`` names the extension ``mambaviz.book``.
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util.logging import getLogger
 
 import mambaviz
 from mambaviz.book import (
@@ -24,6 +26,8 @@ from mambaviz.book import (
     wheel,
 )
 
+_LOGGER = getLogger(__name__)
+
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Connect the book's extension to Sphinx.
@@ -34,14 +38,14 @@ def setup(app: Sphinx) -> dict[str, object]:
     Returns:
         What Sphinx wants to know about an extension.
     """
-    strict.setup(app)  # first: it listens to the others
+    judge = strict.setup(app)  # first: it listens to the others
     execution.setup(app)
     progress.setup(app)
     equations.setup(app)
     assets.setup(app)
     site.setup(app)
     app.connect("config-inited", use_own_looks)
-    app.connect("build-finished", write_extras, priority=800)
+    app.connect("build-finished", partial(write_extras, judge), priority=800)
     return {
         "version": mambaviz.__version__,
         # The threads keep what they know of a build in the process.
@@ -60,11 +64,25 @@ def use_own_looks(app: Sphinx, config: Config) -> None:
     config.html_favicon = str(room / "static" / "favicon.svg")
 
 
-def write_extras(app: Sphinx, exception: Exception | None) -> None:
-    """Write what stands beside the pages, then what depends on all of it."""
-    if exception is not None or app.builder.format != "html":
+def write_extras(
+    judge: strict.Judge, app: Sphinx, exception: Exception | None
+) -> None:
+    """Write what stands beside the pages, then what depends on all of it.
+
+    Not after a defect: what follows from it would only hide it.
+
+    Args:
+        judge: who knows of the defects so far.
+        app: the Sphinx application.
+        exception: what ended the build, if anything did.
+    """
+    if exception or judge.defects or app.builder.format != "html":
         return
-    notebooks.write_downloads(app)
+    try:
+        notebooks.write_downloads(app)
+    except ValueError as error:  # a chapter that no notebook can hold
+        _LOGGER.warning("%s", error)
+        return
     logging.getLogger("flit_core").setLevel(logging.WARNING)
     repository = Path(mambaviz.__file__).parents[1]
     wheel.write_wheel(repository, Path(app.outdir) / "wheels")

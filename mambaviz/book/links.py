@@ -4,29 +4,29 @@ import posixpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from sphinx.util.logging import getLogger
-
 from mambaviz.book.pages import Page
 
-_LOGGER = getLogger(__name__)
 
-
-def check(pages: list[Page], outdir: Path) -> None:
-    """Warn of each link to nowhere and of each thing from the network.
+def find_defects(pages: list[Page], outdir: Path) -> list[str]:
+    """Every link to nowhere and everything loaded from the network.
 
     Args:
         pages: all pages of the book.
         outdir: the folder they are in.
+
+    Returns:
+        A sentence for each, with the page and the address.
     """
+    ids = {page.name: page.ids for page in pages}
+    defects = []
     for page in pages:
         for url in sorted(page.loads):
             if urlsplit(url).scheme in {"http", "https"} or url[:2] == "//":
-                _warn(page, "loads from the network", url)
-    ids = {page.name: page.ids for page in pages}
-    for page in pages:
+                defects.append(f"{page.name} loads from the network: {url}")
         for url in sorted(page.links | page.loads):
             if not _is_alive(url, page, ids, outdir):
-                _warn(page, "has a dead link", url)
+                defects.append(f"{page.name} has a dead link: {url}")
+    return defects
 
 
 def _is_alive(
@@ -45,9 +45,3 @@ def _is_alive(
         return True
     # What follows an "=" is the state of the explorable with that id.
     return unquote(parts.fragment).partition("=")[0] in ids[target]
-
-
-def _warn(page: Page, what: str, url: str) -> None:
-    _LOGGER.warning(
-        "%s %s: %s", page.name, what, url, type="mambaviz", subtype="link"
-    )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pydata_sphinx_theme
 import sphinx_book_theme
 from sphinx.application import Sphinx
+from sphinx.util.logging import getLogger
 
 from mambaviz.book import icons, links, search
 from mambaviz.book.assets import OWN, PLOTLY
@@ -32,6 +33,8 @@ PYDATA = (
 BOOK_THEME = sphinx_book_theme.get_html_theme_path() / "static"
 SOURCE_MAP = re.compile(r"/[/*]# sourceMappingURL=\S+( \*/)?\n?")
 
+_LOGGER = getLogger(__name__)
+
 
 def finish(app: Sphinx) -> None:
     """Bring the written book into its final form and check it.
@@ -49,7 +52,8 @@ def finish(app: Sphinx) -> None:
     (outdir / "_static" / OWN / "search-texts.js").write_text(
         texts, encoding="utf-8"
     )
-    links.check(pages, outdir)
+    for defect in links.find_defects(pages, outdir):
+        _LOGGER.warning("%s", defect)
 
 
 def remove_old_pages(app: Sphinx) -> None:

@@ -1,5 +1,6 @@
 """The site around the chapters: landing page, 404 page, page header."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from docutils import nodes
@@ -21,7 +22,8 @@ MOVED = """\
 </html>
 """
 
-CHANGED_LATER = ("scripts/*.js", "styles/*.css")  # by the last steps
+# What the last steps of a build bring into the book, or change in it.
+CHANGED_LATER = ("mystnb.*.css", "scripts/*.js", "styles/*.css")
 
 
 def setup(app: Sphinx) -> None:
@@ -48,12 +50,23 @@ class BookBuilder(StandaloneHTMLBuilder):
         return super().get_outfilename(self._landing(pagename))
 
     def copy_static_files(self) -> None:
-        """Copy the theme's files, over what became of them last time."""
+        """Copy the theme's files as if for the first time.
+
+        So a page names the same versions in a first and in a later build.
+        """
         static = Path(self.outdir) / "_static"
         for pattern in CHANGED_LATER:
             for path in static.glob(pattern):
-                path.unlink()  # or Sphinx tells of each that it differs
+                path.unlink()
         super().copy_static_files()
+
+    def load_indexer(self, docnames: Iterable[str]) -> None:
+        """Begin the search index anew when all pages are written anew.
+
+        Sphinx would keep words that no page has any more.
+        """
+        if not self.env.all_docs.keys() <= set(docnames):
+            super().load_indexer(docnames)
 
     def _landing(self, pagename: str) -> str:
         return "index" if pagename == self.config.root_doc else pagename

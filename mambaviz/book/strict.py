@@ -7,7 +7,9 @@ pass: here a build counts as passed only when it has said so itself, and until
 then every page is read again.
 """
 
+import io
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util.logging import (
     NAMESPACE,
-    WarningLogRecordTranslator,
+    WarningStreamHandler,
     getLogger,
     is_suppressed_warning,
 )
@@ -25,11 +27,21 @@ from sphinx.util.logging import (
 PASSED = "mambaviz-passed"  # the mark of a build without a defect
 LIVE_ONLY = "application/vnd.jupyter.widget-view+json"
 
+# Of a cell that raised: colours for a terminal, the way through the libraries
+# to the cell, and where else all that can be read.
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_INSIDE = re.compile(r"Traceback \(.*?(?=nbclient\.exceptions)", re.DOTALL)
+_REPORT = "Notebook exception traceback saved in"
+
 _LOGGER = getLogger(__name__)
 
 
-def setup(app: Sphinx) -> None:
-    """Listen from now on, and judge at the very end."""
+def setup(app: Sphinx) -> "Judge":
+    """Listen from now on, and judge at the very end.
+
+    Returns:
+        Who judges, so that the last steps can know of the defects before.
+    """
     judge = Judge(app)
     logging.getLogger(NAMESPACE).addHandler(judge)
     app.connect("config-inited", judge.forget_failed_build)
@@ -37,24 +49,32 @@ def setup(app: Sphinx) -> None:
     app.connect("env-updated", judge.rewrite_all)
     app.connect("doctree-read", refuse_dead_widgets)
     app.connect("build-finished", judge.finish, priority=990)
+    return judge
 
 
-class Judge(logging.Handler):
-    """Collects what Sphinx warns of and fails the build for it."""
+class Judge(WarningStreamHandler):
+    """Collects what Sphinx warns of and fails the build for it.
+
+    It is of the kind of Sphinx's own handler and stands behind it: so it gets
+    a warning once and with its place, also one that Sphinx held back.
+    """
 
     def __init__(self, app: Sphinx) -> None:
         """Listen to the build of ``app``."""
-        super().__init__(logging.WARNING)
+        super().__init__(io.StringIO())
+        self.setLevel(logging.WARNING)
         self.app = app
         self.defects: dict[str, None] = {}  # an ordered set
         self.changed = False
         self.addFilter(self._is_unsuppressed)
-        self.addFilter(WarningLogRecordTranslator(app))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note one warning or error: where it is and what it says."""
-        message = record.getMessage().replace(f"{self.app.srcdir}/", "")
-        self.defects.setdefault(message.strip())
+        message = _ANSI.sub("", record.getMessage()).strip()
+        if _REPORT not in message:
+            message = _INSIDE.sub("", message.replace("WARNING: ", "", 1))
+            message = message.replace(f"{self.app.srcdir}/", "")
+            self.defects.setdefault(message.replace(":: ", ": ", 1))
 
     def forget_failed_build(self, app: Sphinx, config: Config) -> None:
         """Read everything again unless the last build has passed."""
@@ -103,7 +123,7 @@ class Judge(logging.Handler):
         for number, defect in enumerate(defects, start=1):
             first, *more = defect.splitlines() or [""]
             lines.append(f"{number:3}. {first}")
-            lines += [f"     {line}" for line in more]
+            lines += [f"     {line}" for line in more if line.strip()]
         return "\n".join(lines)
 
     @property

@@ -1,1 +1,1 @@
-"""Still pictures: data in, matplotlib Figure out, shown as plates."""
+"""Pictures: data in, drawn axes out, shown as plates on page and phone."""

@@ -128,6 +128,12 @@ class InteractivePlate:
         spec = {key: spec[key] for key in ("data", "layout")}
         for trace in spec["data"]:
             trace.pop("uid", None)
+        for name, axis in spec["layout"].items():
+            if (
+                re.fullmatch(r"[xy]axis\d*", name)
+                and axis.get("type") == "log"
+            ):
+                axis.setdefault("dtick", 1)  # digits between are too small
         height = spec["layout"].setdefault("height", 400)
         spec["layout"]["template"] = plotly_template()
         text = json.dumps(
@@ -270,7 +276,9 @@ def plotly_template() -> dict[str, object]:
     }
     return {
         "layout": {
-            "paper_bgcolor": "rgba(0,0,0,0)",
+            # Not transparent: plotly mixes a hover label's ground from it,
+            # and a downloaded picture needs one.
+            "paper_bgcolor": ink["page"],
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": [ink[name] for name in ("x", "A", "y", "B", "h")],
             "font": {
@@ -284,6 +292,11 @@ def plotly_template() -> dict[str, object]:
                 "font": {"color": ink["ink"]},
             },
             "hovermode": "closest",
+            "modebar": {
+                "bgcolor": "rgba(0,0,0,0)",
+                "color": ink["muted"],
+                "activecolor": ink["ink"],
+            },
             "margin": {"l": 48, "r": 12, "t": 24, "b": 40},
             "xaxis": axis,
             "yaxis": axis,

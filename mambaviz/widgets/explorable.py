@@ -20,8 +20,8 @@ from mambaviz import theme
 from mambaviz.widgets import modules
 from mambaviz.widgets.traits import Knob
 
-# Where an explorable points to the code behind it; all pages are neighbours.
-ZOH_CHAPTER = "zero-order-hold.html"
+# Where an explorable points to the code behind it, from the book's root.
+ZOH_CHAPTER = "chapters/zero-order-hold.html"
 
 _shown: Counter[str] = Counter()
 

@@ -81,7 +81,9 @@ function render(context) {
     height: (width) => shapeOf(width).height,
     layout: (root, width) => layoutPicture(root, shapeOf(width), looks),
     draw: (parts) => drawPicture(parts, knob("A"), knob("frequency"), knob("delta")),
-    describe: () => describePoles(now(), looks),
+    describe: () =>
+      `With Δ = ${format(knob("delta"))} and A = ` +
+      `${complexText([knob("A"), knob("frequency")])}: ${fatesText(now(), looks)}.`,
   });
   card.readouts.classList.add("mv-rule-readouts");
   readouts(card, [
@@ -148,12 +150,12 @@ function complexText([re, im]) {
   return `${format(re)} ${im < 0 ? "−" : "+"} ${format(Math.abs(im))}i`;
 }
 
-function describePoles(found, looks) {
+function fatesText(found, looks) {
   const fates = DRAWN.map((rule) => {
     const size = magnitude(found[rule]);
-    return `with ${looks[rule].name} it ${fate(size)}, |Ā| = ${sizeText(size)}`;
+    return `the state ${fate(size)} with ${looks[rule].name} (|Ā| = ${sizeText(size)})`;
   });
-  return `What becomes of a fading state: ${fates.join("; ")}.`;
+  return fates.join("; ");
 }
 
 /** Where everything lies, in pixels, in a picture of this width. */
@@ -162,18 +164,18 @@ function shapeOf(width) {
   const plane = {
     left: 0.5,
     top: 22.5,
-    width: (wide ? Math.round(width * 0.5 - 14) : width) - 1,
+    width: (wide ? Math.round(width * 0.5 - 14) : width) - 2,
     height: wide ? 356 : Math.min(width, 330),
   };
   const left = wide ? plane.left + plane.width + 27 : 0;
   const top = wide ? 0 : plane.top + plane.height + 18;
-  const columns = wide ? 1 : 2;
+  const columns = wide || width < 280 ? 1 : 2;
   const pitch = (width - left + 16) / columns;
   const rows = DRAWN.map((rule, n) => {
     const x = left + (n % columns) * pitch;
     const y = top + (wide ? 40 : 58) + Math.floor(n / columns) * 86;
     const last = n >= DRAWN.length - columns;
-    return { rule, x: x + 22, y, width: pitch - 41, last };
+    return { rule, x: x + 24, y, width: pitch - 44, last };
   });
   return { width, wide, plane, left, top, rows, height: rows.at(-1).y + 100 };
 }
@@ -181,22 +183,25 @@ function shapeOf(width) {
 function layoutPicture(root, shape, looks) {
   const { wide, left, top } = shape;
   const title = (x, y, text) => svg("text", { x, y, text, class: "mv-title" }, root);
-  title(0, 12, "Ā after one step, and its way from Δ = 0");
+  title(0, 12, "One step's Ā, and its way from Δ = 0");
   const plane = layoutPlane(root, shape.plane, looks);
   title(left, top + 12, `${STEPS} steps from h = 1 without input`);
   const legend = [
-    [["curve", "mv-rule-true"], ["the true Re h, "], ["dots", "mv-rule-word"], ["a rule's Re h, "]],
-    [["tint", "mv-rule-word"], ["its ±|h|"]],
+    ["curve", "true", "the true Re h,"],
+    ["dots", "word", "a rule's Re h,"],
+    ["tint", "word", "its ±|h|"],
   ];
-  const rows = wide ? [legend.flat()] : legend;
-  rows.forEach((words, n) => {
+  if (!wide) legend.push(["↑", "over", "its last |h|"]);
+  const lines = wide ? [legend] : [legend.slice(0, 2), legend.slice(2)];
+  const [truth] = lines.flatMap((words, n) => {
     const text = svg("text", { x: left, y: top + 31 + 16 * n }, root);
-    for (const [word, name] of words) {
-      svg("tspan", { text: name ? `${word} ` : word, class: name ?? null }, text);
-    }
+    return words.map(([word, name, meaning]) => {
+      svg("tspan", { text: word, class: `mv-rule-${name}` }, text);
+      return svg("tspan", { text: ` ${meaning} ` }, text);
+    });
   });
   const strips = shape.rows.map((row) => layoutStrip(root, row, looks[row.rule], wide));
-  return { plane, strips, looks };
+  return { plane, strips, truth };
 }
 
 function layoutPlane(root, frame, looks) {
@@ -218,8 +223,10 @@ function layoutPlane(root, frame, looks) {
   say(x(0) + 5, y(-1) + 14, "−i", "start");
   say(x(0), y(-0.6), "inside, the state fades");
   say(left + 8, top + height - 8, "outside, it grows", "start");
-  say(left + width - 6, y(0) - 6, "Re Ā", "end", "mv-rule-axis");
-  say(x(0) - 6, top + 15, "Im Ā", "end", "mv-rule-axis");
+  say(left + width - 5, y(0) - 6, "Re Ā", "end", "mv-rule-axis");
+  // Below, where no way leads out of the picture; beside −i if it must.
+  const low = top + height - 8;
+  say(x(0) + (low - y(-1) < 30 ? 24 : 5), low, "Im Ā", "start", "mv-rule-axis");
   const layer = () => svg("g", {}, root);
   const [trails, leaders, markers, labels] = [layer(), layer(), layer(), layer()];
   const marks = DRAWN.map((rule) => {
@@ -234,14 +241,21 @@ function layoutPlane(root, frame, looks) {
       leader: svg("path", { class: "mv-rule-leader" }, leaders),
       marker: marker(markers, look),
       arrow: svg("path", { class: `mv-rule-arrow mv-rule-${look.ink}` }, markers),
-      label: svg("text", { class: `mv-rule-label mv-rule-${look.ink}` }, labels),
+      label: svg("text", { class: `mv-rule-label mv-rule-halo mv-rule-${look.ink}` }, labels),
     };
   });
   const ring = Array.from({ length: 64 }, (_, n) => {
     const turn = (n * Math.PI) / 32;
     return [x(Math.cos(turn)), y(Math.sin(turn))];
   });
-  return { frame, x, y, ring, marks };
+  const written = [
+    box(x(1), y(0), 20, 20),
+    box(x(-1) - 20, y(0), 20, 20),
+    box(x(0), y(1) - 18, 16, 18),
+    box(x(0) - 76, y(-0.6) - 12, 152, 16),
+    box(left + width - 42, y(0) - 18, 42, 18),
+  ];
+  return { frame, x, y, ring, marks, written };
 }
 
 function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
@@ -251,7 +265,7 @@ function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
   for (const value of [-1, 0, 1]) {
     const level = { x1: 0, x2: width, y1: up(value), y2: up(value) };
     svg("line", { ...level, class: "mv-rule-level" }, group);
-    svg("text", { x: -6, y: up(value) + 4, "text-anchor": "end", text: format(value) }, group);
+    svg("text", { x: -5, y: up(value) + 4, "text-anchor": "end", text: format(value) }, group);
   }
   if (last) {
     for (const k of wide ? [0, 10, 20] : [0, 10]) {
@@ -260,138 +274,11 @@ function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
     const end = { x: width, y: 96, "text-anchor": "end", text: `${STEPS} steps` };
     svg("text", end, group);
   }
-  const key = svg("svg", { viewBox: "-7 -7 14 14", width: 14, height: 14, "aria-hidden": "true" });
-  marker(key, look);
-  return key;
-}
-
-/** A magnitude with as many digits as tell it from 1. */
-function sizeText(size) {
-  let digits = 3;
-  while (digits < 9 && size !== 1 && format(size, digits) === "1") digits++;
-  return format(size, digits);
-}
-
-function complexText([re, im]) {
-  if (im === 0) return format(re);
-  return `${format(re)} ${im < 0 ? "−" : "+"} ${format(Math.abs(im))}i`;
-}
-
-function describePoles(found, looks) {
-  const fates = DRAWN.map((rule) => {
-    const size = magnitude(found[rule]);
-    return `with ${looks[rule].name} it ${fate(size)}, |Ā| = ${sizeText(size)}`;
-  });
-  return `What becomes of a fading state: ${fates.join("; ")}.`;
-}
-
-/** Where everything lies, in pixels, in a picture of this width. */
-function shapeOf(width) {
-  const wide = width >= 560;
-  const plane = {
-    left: 0.5,
-    top: 22.5,
-    width: (wide ? Math.round(width * 0.5 - 14) : width) - 1,
-    height: wide ? 356 : Math.min(width, 330),
-  };
-  const left = wide ? plane.left + plane.width + 27 : 0;
-  const top = wide ? 0 : plane.top + plane.height + 18;
-  const columns = wide ? 1 : 2;
-  const pitch = (width - left + 16) / columns;
-  const rows = DRAWN.map((rule, n) => {
-    const x = left + (n % columns) * pitch;
-    const y = top + (wide ? 40 : 58) + Math.floor(n / columns) * 86;
-    const last = n >= DRAWN.length - columns;
-    return { rule, x: x + 22, y, width: pitch - 41, last };
-  });
-  return { width, wide, plane, left, top, rows, height: rows.at(-1).y + 100 };
-}
-
-function layoutPicture(root, shape, looks) {
-  const { wide, left, top } = shape;
-  const title = (x, y, text) => svg("text", { x, y, text, class: "mv-title" }, root);
-  title(0, 12, "Ā after one step, and its way from Δ = 0");
-  const plane = layoutPlane(root, shape.plane, looks);
-  title(left, top + 12, `${STEPS} steps from h = 1 without input`);
-  const legend = [
-    [["curve", "mv-rule-true"], ["the true Re h, "], ["dots", "mv-rule-word"], ["a rule's Re h, "]],
-    [["tint", "mv-rule-word"], ["its ±|h|"]],
-  ];
-  const rows = wide ? [legend.flat()] : legend;
-  rows.forEach((words, n) => {
-    const text = svg("text", { x: left, y: top + 31 + 16 * n }, root);
-    for (const [word, name] of words) {
-      svg("tspan", { text: name ? `${word} ` : word, class: name ?? null }, text);
-    }
-  });
-  const strips = shape.rows.map((row) => layoutStrip(root, row, looks[row.rule], wide));
-  return { plane, strips, looks };
-}
-
-function layoutPlane(root, frame, looks) {
-  const { left, top, width, height } = frame;
-  const scale = Math.min(width / 2.62, height / 2.62);
-  const middle = { x: left + width / 2, y: top + height * 0.54 };
-  const x = (re) => middle.x + scale * re;
-  const y = (im) => middle.y - scale * im;
-  svg("rect", { x: left, y: top, width, height, rx: 8, class: "mv-rule-frame" }, root);
-  svg("circle", { cx: x(0), cy: y(0), r: scale, class: "mv-rule-disc" }, root);
-  const axes = `M${left} ${y(0)}h${width}M${x(0)} ${top}v${height}`;
-  svg("path", { d: axes, class: "mv-rule-axes" }, root);
-  svg("circle", { cx: x(0), cy: y(0), r: scale, class: "mv-rule-circle" }, root);
-  const say = (at, up, text, anchor = "middle", name = null) =>
-    svg("text", { x: at, y: up, text, "text-anchor": anchor, class: name }, root);
-  say(x(1) + 4, y(0) + 15, "1", "start");
-  say(x(-1) - 4, y(0) + 15, "−1", "end");
-  say(x(0) + 5, y(1) - 5, "i", "start");
-  say(x(0) + 5, y(-1) + 14, "−i", "start");
-  say(x(0), y(-0.6), "inside, the state fades");
-  say(left + 8, top + height - 8, "outside, it grows", "start");
-  say(left + width - 6, y(0) - 6, "Re Ā", "end", "mv-rule-axis");
-  say(x(0) - 6, top + 15, "Im Ā", "end", "mv-rule-axis");
-  const layer = () => svg("g", {}, root);
-  const [trails, leaders, markers, labels] = [layer(), layer(), layer(), layer()];
-  const marks = DRAWN.map((rule) => {
-    const look = looks[rule];
-    return {
-      rule,
-      name: look.name,
-      trail: svg("path", {
-        class: `mv-rule-trail mv-rule-${look.ink}`,
-        "stroke-dasharray": look.dashes.length ? look.dashes.map((n) => 1.5 * n).join(" ") : null,
-      }, trails),
-      leader: svg("path", { class: "mv-rule-leader" }, leaders),
-      marker: marker(markers, look),
-      arrow: svg("path", { class: `mv-rule-arrow mv-rule-${look.ink}` }, markers),
-      label: svg("text", { class: `mv-rule-label mv-rule-${look.ink}` }, labels),
-    };
-  });
-  const ring = Array.from({ length: 64 }, (_, n) => {
-    const turn = (n * Math.PI) / 32;
-    return [x(Math.cos(turn)), y(Math.sin(turn))];
-  });
-  return { frame, x, y, ring, marks };
-}
-
-function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
-  const group = svg("g", { transform: `translate(${x} ${y})` }, root);
-  const at = linear([0, STEPS], [0, width]);
-  const up = linear([-LIMIT, LIMIT], [80, 20]);
-  for (const value of [-1, 0, 1]) {
-    const level = { x1: 0, x2: width, y1: up(value), y2: up(value) };
-    svg("line", { ...level, class: "mv-rule-level" }, group);
-    svg("text", { x: -6, y: up(value) + 4, "text-anchor": "end", text: format(value) }, group);
-  }
-  if (last) {
-    for (const k of [0, 10, 20, 30]) {
-      svg("text", { x: at(k), y: 90, "text-anchor": "middle", text: k }, group);
-    }
-    if (wide) svg("text", { x: at(15), y: 104, "text-anchor": "middle", text: "steps" }, group);
-  }
   const key = svg("g", { transform: "translate(6 9)" }, group);
   marker(key, look);
   const name = look.name[0].toUpperCase() + look.name.slice(1);
-  svg("text", { x: 17, y: 13, text: name, class: `mv-rule-label mv-rule-${look.ink}` }, group);
+  const size = wide ? "" : "mv-rule-small";
+  svg("text", { x: 17, y: 13, text: name, class: `mv-rule-label mv-rule-${look.ink} ${size}` }, group);
   return {
     rule,
     at,
@@ -399,23 +286,25 @@ function layoutStrip(root, { rule, x, y, width, last }, look, wide) {
     tint: svg("path", { class: `mv-rule-tint mv-rule-${look.ink}` }, group),
     truth: svg("path", { class: "mv-rule-truth" }, group),
     dots: svg("path", { class: `mv-rule-dots mv-rule-${look.ink}` }, group),
-    beyond: svg("text", { x: width, y: 13, class: "mv-rule-beyond" }, group),
+    // A narrow strip has its room where the dots are gone.
+    beyond: svg("text", { x: width - 3, y: wide ? 13 : 35, class: "mv-rule-beyond" }, group),
     wide,
   };
 }
 
-function drawPicture({ plane, strips }, re, im, delta) {
+function drawPicture({ plane, strips, truth: meaning }, re, im, delta) {
   const found = poles(re, im, delta);
   drawPlane(plane, found, re, im, delta);
   const [{ at, up }] = strips;
   const truth = truthPath(at, up, re, im, delta);
+  meaning.textContent = isTooFast(im, delta) ? " the true ±|h|, " : " the true Re h, ";
   for (const strip of strips) {
     strip.truth.setAttribute("d", truth);
     drawStrip(strip, powers(found[strip.rule], STEPS));
   }
 }
 
-function drawPlane({ frame, x, y, ring, marks }, found, re, im, delta) {
+function drawPlane({ frame, x, y, ring, marks, written }, found, re, im, delta) {
   const start = [x(1), y(0)];
   const onTrails = [];
   const items = marks.map(({ rule, name, trail: path, marker: mark, arrow }) => {
@@ -431,9 +320,10 @@ function drawPlane({ frame, x, y, ring, marks }, found, re, im, delta) {
     arrow.setAttribute("d", away ? arrowhead(at, away) : "");
     onTrails.push(...thinned(way));
     const text = away ? `${name}: ${complexText(pole)}` : name;
-    return { at, text, width: 7 * text.length };
+    // No measuring, which would cost a layout: no font here is wider.
+    return { at, text, width: 8.1 * text.length };
   });
-  const places = placeLabels(frame, items, [...onTrails, ...ring]);
+  const places = placeLabels(frame, items, written, [...onTrails, ...ring]);
   places.forEach(({ x: left, y: base, anchor, from }, n) => {
     set(marks[n].label, { x: left, y: base, "text-anchor": anchor, text: items[n].text });
     marks[n].leader.setAttribute("d", from ? line([items[n].at, from]) : "");
@@ -480,65 +370,96 @@ function thinned(points) {
   return kept;
 }
 
+function box(left, top, width, height) {
+  return { left, top, right: left + width, bottom: top + height };
+}
+
+function meet(one, other) {
+  return (
+    one.left < other.right &&
+    other.left < one.right &&
+    one.top < other.bottom &&
+    other.top < one.bottom
+  );
+}
+
+function holds({ left, right, top, bottom }, [x, y]) {
+  return x > left && x < right && y > top && y < bottom;
+}
+
+function halfway([a, b], [c, d]) {
+  return [(a + c) / 2, (b + d) / 2];
+}
+
 /**
- * Names beside their markers: for each the nearest place that covers no
- * marker, no other name and as little as may be of the lines.
+ * Names beside their markers: for each the nearest place within the frame
+ * that covers no marker, no other name and as little as may be of the words
+ * in `written` and of `points` on lines.
  */
-function placeLabels(frame, items, lines) {
-  const taken = items.map(({ at: [x, y] }) => ({ x0: x - 7, x1: x + 7, y0: y - 7, y1: y + 7 }));
-  return items.map(({ at: [x, y], width }) => {
+function placeLabels(frame, items, written, points) {
+  const taken = items.map(({ at: [x, y] }) => box(x - 8, y - 7, 16, 14));
+  const room = box(frame.left + 3, frame.top + 3, frame.width - 6, frame.height - 6);
+  return items.map((item, k) => {
+    const own = taken[k];
     let best = { cost: Infinity };
     for (const distance of [11, 20, 32, 48, 68, 92]) {
-      for (let turn = 0; turn < 16; turn++) {
-        const dx = Math.cos((turn * Math.PI) / 8);
-        const dy = Math.sin((turn * Math.PI) / 8);
-        const anchor = dx > 0.3 ? "start" : dx < -0.3 ? "end" : "middle";
-        const from = [x + distance * dx, y + distance * dy];
-        const x0 = from[0] - { start: 0, middle: width / 2, end: width }[anchor];
-        const middle = from[1] + 4 * dy;
-        const box = { x0, x1: x0 + width, y0: middle - 8, y1: middle + 8 };
+      // No place costs less than its distance.
+      if (distance >= best.cost) break;
+      for (let n = 0; n < 16; n++) {
+        const place = placeBeside(item, distance, (n * Math.PI) / 8);
+        const { area } = place;
         let cost = distance;
-        const { left, top, width: wide, height } = frame;
-        const out = Math.max(
-          left + 3 - box.x0,
-          box.x1 - (left + wide - 3),
-          top + 3 - box.y0,
-          box.y1 - (top + height - 3),
-        );
-        if (out > 0) cost += 400 + out;
+        if (area.left < room.left || area.right > room.right) cost += 400;
+        if (area.top < room.top || area.bottom > room.bottom) cost += 400;
         for (const other of taken) {
-          if (box.x0 < other.x1 && box.x1 > other.x0 && box.y0 < other.y1 && box.y1 > other.y0) {
-            cost += 200;
-          }
+          if (meet(area, other)) cost += 200;
+          // The line to a far name should not cross what is another's.
+          if (other !== own && place.from && holds(other, halfway(item.at, place.from))) cost += 40;
         }
-        for (const [a, b] of lines) {
-          if (a > box.x0 - 2 && a < box.x1 + 2 && b > box.y0 && b < box.y1) cost += 7;
+        for (const other of written) if (meet(area, other)) cost += 60;
+        for (const point of points) {
+          if (cost >= best.cost) break;
+          if (holds(area, point)) cost += 7;
         }
-        if (cost < best.cost) {
-          best = { cost, box, x: from[0], y: middle + 4, anchor, from: distance > 12 ? from : null };
-        }
+        if (cost < best.cost) best = { ...place, cost };
       }
     }
-    taken.push(best.box);
+    taken.push(best.area);
     return best;
   });
 }
 
-/** The true state over the strip; its bounds alone where it turns too fast. */
+/** A name at some distance from its marker; far off, a line leads `from` it. */
+function placeBeside({ at: [x, y], width }, distance, angle) {
+  const [dx, dy] = [Math.cos(angle), Math.sin(angle)];
+  const anchor = dx > 0.3 ? "start" : dx < -0.3 ? "end" : "middle";
+  const near = [x + distance * dx, y + distance * dy];
+  const shift = anchor === "start" ? 0 : anchor === "end" ? width : width / 2;
+  const middle = near[1] + 4 * dy;
+  const area = box(near[0] - shift, middle - 8, width, 16);
+  return { area, anchor, x: near[0], y: middle + 4, from: distance > 12 ? near : null };
+}
+
+/** Whether the true state turns by more than half between two steps. */
+function isTooFast(im, delta) {
+  return delta * im > Math.PI;
+}
+
+/** The true state over a strip; its bounds alone where it turns too fast. */
 function truthPath(at, up, re, im, delta) {
-  const sample = (perStep, value) =>
+  const curve = (perStep, value) =>
     line(
       Array.from({ length: STEPS * perStep + 1 }, (_, n) => [
         at(n / perStep),
         up(value((n / perStep) * delta)),
       ]),
     );
-  if (delta * im <= Math.PI) {
-    const perStep = clamp(Math.ceil(4 * delta * Math.hypot(re, im)), 2, 12);
-    return sample(perStep, (time) => trueState(re, im, time)[0]);
+  if (isTooFast(im, delta)) {
+    const bound = (time) => magnitude(trueState(re, im, time));
+    return curve(4, bound) + curve(4, (time) => -bound(time));
   }
-  const bound = (time) => trueState(re, 0, time)[0];
-  return sample(4, bound) + sample(4, (time) => -bound(time));
+  const perStep = clamp(Math.ceil(4 * delta * Math.hypot(re, im)), 2, 12);
+  return curve(perStep, (time) => trueState(re, im, time)[0]);
 }
 
 function drawStrip({ at, up, tint, dots, beyond, wide }, states) {

@@ -43,15 +43,14 @@ class FiveRules(Explorable):
         " the circle when Δ is too large, and the state grows without bound."
     )
     answer = (
-        "Every rule starts at Ā = 1 for Δ = 0 and keeps to the same direction"
-        " at first. Then they part. ZOH winds along the true spiral, so its"
-        " dots lie on the curve. Backward Euler turns into the centre and"
-        " fades too fast or too slowly; the bilinear rule runs along an arc"
-        " towards −1, where a state hardly fades and changes its sign with"
-        " every step. Euler goes straight on and leaves. Mamba's code has"
-        " the Ā of ZOH and only a larger B̄: set ω = 0, as in Mamba, and"
-        " Δ|A| = 1.6, and it is twice that of ZOH. That scales what comes in,"
-        " not what is kept."
+        "Every Ā starts at 1 for Δ = 0, in the same direction; then they"
+        " part. ZOH winds along the true spiral, and its dots lie on the"
+        " curve. Backward Euler bends towards 0 and fades too fast or too"
+        " slowly. The bilinear rule runs towards −1, where a state hardly"
+        " fades and changes its sign with every step. Euler goes straight on"
+        " and leaves the circle. Mamba's code has the Ā of ZOH and a larger"
+        " B̄: set ω = 0, as in Mamba, and Δ|A| = 1.6, and it is twice that of"
+        " ZOH; this scales what comes in, not what is kept."
     )
     computed = {
         "mambaviz.theory.discretize.DISCRETIZATION_RULES": ZOH_CHAPTER
@@ -67,10 +66,10 @@ class FiveRules(Explorable):
         scale="log",
         label="Δ",
         symbol="delta",
-        hint="the step size: the way along each line",
+        hint="the step size: it moves each Ā along its line",
     )
     A = Quantity(
-        -0.25,
+        -0.4,
         low=-8.0,
         high=-0.05,
         scale="log",
@@ -79,7 +78,7 @@ class FiveRules(Explorable):
         hint="how fast the true state fades",
     )
     frequency = Quantity(
-        0.8,
+        1.0,
         low=0.0,
         high=8.0,
         label="ω",

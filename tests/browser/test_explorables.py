@@ -65,7 +65,7 @@ def test_every_slider_moves_by_mouse(chapter):
 def test_a_slider_moves_by_touch(browser, book):
     options = {"viewport": PHONE, "has_touch": True, "is_mobile": True}
     root = book.as_uri() + "/"
-    with visit(browser, root, "chapters/index.html", **options) as seen:
+    with visit(browser, root, "index.html", **options) as seen:
         page = seen.page
         slider = sliders(page).first
         slider.scroll_into_view_if_needed()

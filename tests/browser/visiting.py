@@ -123,5 +123,12 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def pages_of(book: Path) -> list[str]:
-    """Every page of the built book, relative to its folder."""
-    return sorted(p.relative_to(book).as_posix() for p in book.rglob("*.html"))
+    """Every page of the built book, relative to its folder.
+
+    A page that only sends the reader on to another one does not count.
+    """
+    return sorted(
+        page.relative_to(book).as_posix()
+        for page in book.rglob("*.html")
+        if 'http-equiv="refresh"' not in page.read_text(encoding="utf-8")
+    )

@@ -66,10 +66,17 @@ def test_colours_become_variables_and_the_template_is_the_books():
     x = INK["x"].light
     assert spec["data"][0]["line"]["color"] == f"var(--mv-x, {x})"
     template = spec["layout"]["template"]
-    assert template["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
-    ink = INK["ink"].light
+    page, ink = INK["page"].light, INK["ink"].light
+    assert template["layout"]["paper_bgcolor"] == f"var(--mv-page, {page})"
     assert template["layout"]["font"]["color"] == f"var(--mv-ink, {ink})"
     assert "data" not in template  # plotly's own default has this key
+
+
+def test_logarithmic_axes_get_whole_decades_only():
+    figure = make_figure().update_xaxes(type="log")
+    layout = spec_of(interactive_plate(figure, ALT).html())["layout"]
+    assert layout["xaxis"]["dtick"] == 1
+    assert "dtick" not in layout.get("yaxis", {})
 
 
 def test_making_a_plate_leaves_the_figure_as_it_was():

@@ -124,12 +124,13 @@ function disclosure(summary, content) {
   return html("details", {}, html("summary", {}, summary), content);
 }
 
-// The addresses are those of the book's pages, so only the book has links.
+// The addresses count from the book's root, so only the book has links.
 function provenance(computed, inBook) {
+  const root = document.documentElement.dataset.content_root ?? "";
   const list = html("ul");
   for (const [name, address] of Object.entries(computed)) {
     const code = html("code", {}, name);
-    list.append(html("li", {}, inBook ? html("a", { href: address }, code) : code));
+    list.append(html("li", {}, inBook ? html("a", { href: root + address }, code) : code));
   }
   return html(
     "div",
