@@ -32,6 +32,7 @@ MATHJAX_PACKAGE = "sphinx-mathjax-offline"
 MATHJAX_FILES = ("tex-chtml-full.js", "output/chtml/fonts/woff-v2/*.woff")
 
 _EXPLORABLE = re.compile(r'data-explorable="([^"]*)"')
+_EQUATION = re.compile(r'class="[^"]*\bmath\b')
 _LOGGER = getLogger(__name__)
 
 
@@ -43,6 +44,7 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", write_own_files)
     app.connect("builder-inited", copy_mathjax)
     app.connect("html-page-context", add_scripts, priority=900)
+    app.connect("html-page-context", drop_mathjax, priority=901)
 
 
 def own_files() -> dict[str, str]:
@@ -136,6 +138,36 @@ def add_scripts(
         scripts += [PLOTLY, f"{OWN}/plotly_plates.js"]
     for order, script in enumerate(scripts):
         app.add_js_file(script, priority=600 + order)
+
+
+def drop_mathjax(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict,
+    doctree: nodes.document | None,
+) -> None:
+    """Leave MathJax out where no equation is.
+
+    Sphinx loads it also on pages that stand above such a page in the table of
+    contents, which is the landing page.
+
+    Args:
+        app: the Sphinx application.
+        pagename: the page, without suffix.
+        templatename: its template.
+        context: what the template is filled with.
+        doctree: the page's document, if it comes from one.
+    """
+    if _EQUATION.search(context.get("body") or ""):
+        return
+    if any(title.next_node(nodes.math) for title in app.env.titles.values()):
+        return  # it stands in the table of contents, on every page
+    context["script_files"][:] = [
+        script
+        for script in context["script_files"]
+        if "mathjax" not in f"{script.filename} {script.attributes}".lower()
+    ]
 
 
 def _copy(source: Path, app: Sphinx, name: str) -> None:

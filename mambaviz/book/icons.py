@@ -55,8 +55,10 @@ _GLYPH_RULE = re.compile(
     r"\.fa-[\w-]+:before(?:,\.fa-[\w-]+:before)*\{content:[^}]*\}"
 )
 _FONT_FACE = re.compile(r"@font-face\{[^}]*Font Awesome[^}]*\}")
-_VARIABLE = re.compile(r'(--pst-icon-([\w-]+)):"(.)"')
-_NAMED_CONTENT = re.compile(r"content:(var\(--pst-icon-[\w-]+\))")
+_VARIABLE = re.compile(r'(--pst-(icon-[\w-]+|breadcrumb-divider)):"(.)"')
+_NAMED_CONTENT = re.compile(
+    r"content:(var\(--pst-(?:icon-[\w-]+|breadcrumb-divider)\))"
+)
 _CODED_CONTENT = re.compile(r'content:"\\([0-9a-f]{4})"')
 _ICON_FONT = re.compile(
     r"font:var\(--fa-font-\w+\)|"
@@ -144,7 +146,7 @@ class Icons:
 
         def variable(match: re.Match) -> str:
             code = f"{ord(match[3]):x}"
-            in_brands = match[2] in {"github", "gitlab"}
+            in_brands = match[2] in {"icon-github", "icon-gitlab"}
             outline = self.outlines["brands" if in_brands else "solid", code]
             return f"{match[1]}:{outline.url}"
 

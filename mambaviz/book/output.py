@@ -48,7 +48,8 @@ def finish(app: Sphinx) -> None:
     pages = read_pages(outdir)
     remove_unreferenced(pages, outdir)
     write_icons(pages, outdir)
-    texts = search.search_texts(pages, app.config.root_doc)
+    chapters = {app.builder.get_target_uri(n): n for n in app.env.all_docs}
+    texts = search.search_texts(pages, chapters)
     (outdir / "_static" / OWN / "search-texts.js").write_text(
         texts, encoding="utf-8"
     )

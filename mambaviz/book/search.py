@@ -10,20 +10,18 @@ import json
 from mambaviz.book.pages import Page
 
 
-def search_texts(pages: list[Page], landing: str) -> str:
+def search_texts(pages: list[Page], chapters: dict[str, str]) -> str:
     """The texts of all chapters as a classic script.
 
     Args:
         pages: all pages of the book.
-        landing: the name that the search index has for the landing page.
+        chapters: of each page that is a chapter, its address below the
+            book's root and its name in the search index.
     """
     texts = {
-        _index_name(page, landing): page.text for page in pages if page.text
+        chapters[page.name]: page.text
+        for page in pages
+        if page.name in chapters
     }
     data = json.dumps(texts, ensure_ascii=False, indent=0, sort_keys=True)
     return f"const searchTexts = {data};\n"
-
-
-def _index_name(page: Page, landing: str) -> str:
-    name = page.name.removesuffix(".html")
-    return landing if name == "index" else name

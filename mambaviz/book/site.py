@@ -15,7 +15,10 @@ MOVED = """\
 <head>
 <meta charset="utf-8">
 <title>{title}</title>
-<meta http-equiv="refresh" content="0; url={target}">
+<script>
+  location.replace("{target}" + location.search + location.hash);
+</script>
+<noscript><meta http-equiv="refresh" content="0; url={target}"></noscript>
 <link rel="canonical" href="{target}">
 </head>
 <body><p><a href="{target}">{title}</a></p></body>

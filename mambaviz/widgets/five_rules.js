@@ -226,7 +226,7 @@ function layoutPlane(root, frame, looks) {
   say(left + width - 5, y(0) - 6, "Re Ā", "end", "mv-rule-axis");
   // Below, where no way leads out of the picture; beside −i if it must.
   const low = top + height - 8;
-  say(x(0) + (low - y(-1) < 30 ? 24 : 5), low, "Im Ā", "start", "mv-rule-axis");
+  say(x(0) + (low - y(-1) < 26 ? 24 : 5), low, "Im Ā", "start", "mv-rule-axis");
   const layer = () => svg("g", {}, root);
   const [trails, leaders, markers, labels] = [layer(), layer(), layer(), layer()];
   const marks = DRAWN.map((rule) => {
