@@ -37,7 +37,7 @@ LOADS = 15
 # event and inside the callback that it asked for in the next frame.
 DRIVE = """async ([box, trait, inputs]) => {
   const root = document.querySelector("#" + box);
-  const slider = root.querySelector(`input[type=range][data-trait="${trait}"]`);
+  const slider = root.querySelector(`[type=range][data-trait="${trait}"]`);
   const [low, high] = [Number(slider.min), Number(slider.max)];
   const ask = window.requestAnimationFrame;
   const costs = [], frames = [];
@@ -48,7 +48,8 @@ DRIVE = """async ([box, trait, inputs]) => {
       callback(now);
       work += performance.now() - start;
     });
-    const before = root.querySelector("svg.mv-picture").innerHTML;
+    const drawing = () => root.querySelector("svg.mv-picture").innerHTML;
+    const before = drawing();
     // A walk that visits the range unevenly and never stays where it is.
     const share = (k * 0.618034) % 1;
     const start = performance.now();
@@ -57,7 +58,7 @@ DRIVE = """async ([box, trait, inputs]) => {
     work += performance.now() - start;
     window.requestAnimationFrame = ask;
     let count = 0;
-    while (root.querySelector("svg.mv-picture").innerHTML === before && count < 9) {
+    while (drawing() === before && count < 9) {
       await new Promise((ok) => ask(ok));
       count += 1;
     }
@@ -71,19 +72,22 @@ DRIVE = """async ([box, trait, inputs]) => {
 COMPARE = """(golden) => {
   let worst = 0;
   const compare = (ours, theirs, name) => {
-    if (typeof theirs === "object") {
-      for (const key of Object.keys(theirs)) compare(ours[key], theirs[key], name);
-      return;
+    if (theirs !== null && typeof theirs === "object") {
+      for (const key of Object.keys(theirs))
+        compare(ours[key], theirs[key], name);
+    } else if (ours !== theirs) {
+      const error = Math.abs(ours - theirs);
+      if (!(error <= 1e-9 * Math.abs(theirs)))
+        throw new Error(`${name}: ${ours} where Python has ${theirs}`);
+      worst = Math.max(worst, error);
     }
-    const error = Math.abs(ours - theirs) / Math.max(Math.abs(theirs), 1e-300);
-    if (ours !== theirs && !(error <= 1e-9)) throw new Error(`${name}: ${ours}, not ${theirs}`);
-    if (ours !== theirs) worst = Math.max(worst, Math.abs(ours - theirs));
   };
   for (const [module, functions] of Object.entries(golden)) {
     const code = MambaViz.modules[module];
     if (!code) continue;
     for (const [name, cases] of Object.entries(functions))
-      for (const { args, value } of cases) compare(code[name](...args), value, name);
+      for (const { args, value } of cases)
+        compare(code[name](...args), value, `${module}.${name}`);
   }
   return worst;
 }"""

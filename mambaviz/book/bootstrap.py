@@ -415,8 +415,8 @@ def prepare(root: Path, with_tests: bool = False) -> Path:
     stamp = root / ".venv" / "installed.json"
     key = "test" if with_tests else "book"
     try:
-        installed = json.loads(stamp.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        installed = dict(json.loads(stamp.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         installed = {}
     version = environment_version(root)
     if version and installed.get(key) == fingerprint(

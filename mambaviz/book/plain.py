@@ -304,6 +304,8 @@ class PlainMarkdown:
                 raise self._unknown("syntax", token.type.removesuffix("_open"))
             case _:
                 return None
+        if not body.strip():
+            return ""
         markup = token.markup or body[:1]
         before = first_line[: max(first_line.find(markup), 0)]
         following = re.sub(r"[^>\s]", " ", before)
@@ -316,6 +318,8 @@ class PlainMarkdown:
             return self._literalinclude(first, content)
         if name in DROPPED:
             return ""
+        if content.startswith(":::"):  # a fence within, and not an option
+            content = "\n" + content
         bodily = name in ADMONITIONS or name in {"math", "margin", "epigraph"}
         parsed = parse_directive_text(
             _WithoutArgument if bodily else _WithArgument,

@@ -248,11 +248,6 @@ def blank_axes(
     return axes[0] if panels == 1 else axes
 
 
-def is_narrow(ax: Axes) -> bool:
-    """Whether the drawing is for a phone and should thin its labels."""
-    return ax.figure.get_figwidth() * DPI < 500
-
-
 def stylesheet() -> str:
     """The rules under ``.mv-plate``, for the book's style sheet."""
     return Path(__file__).with_name("plate.css").read_text(encoding="utf-8")

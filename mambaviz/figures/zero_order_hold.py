@@ -8,7 +8,6 @@ computed, in the light colours of the palette, for the width of its axes; see
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,18 +19,15 @@ from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from mambaviz import theme
-from mambaviz.figures.plate import DPI, blank_axes, is_narrow
+from mambaviz.figures.plate import DPI, blank_axes
 from mambaviz.theory.convergence import (
     discretization_errors,
     observed_order,
 )
 from mambaviz.theory.discretize import (
     DISCRETIZATION_RULES,
-    discretize_zoh,
     euler_to_zoh_ratio,
     half_life,
-    held_state,
-    linear_recurrence,
     phi1,
 )
 
@@ -61,141 +57,6 @@ DECAYING = (
 )
 
 
-class RuleStyle(NamedTuple):
-    """How a rule looks in every picture of it; ink alone tells nothing.
-
-    Attributes:
-        label: the rule's name in words.
-        ink: a name of the palette. Euler alone may blow up: it is warned of.
-        dashes: lengths of stroke and gap, in line widths; () is unbroken.
-        marker: matplotlib's letter: circle, diamond, square, triangles.
-    """
-
-    label: str
-    ink: str
-    dashes: tuple[float, ...]
-    marker: str
-
-
-# The five rules are no symbols, so they take none of the symbols' colours.
-RULE_STYLES = {
-    "zoh": RuleStyle("ZOH", "ink", (), "o"),
-    "mamba": RuleStyle("Mamba's code", "ink", (5, 1.5, 1, 1.5), "D"),
-    "bilinear": RuleStyle("bilinear", "muted", (4, 1.5), "s"),
-    "backward_euler": RuleStyle("backward Euler", "muted", (1, 1.2), "v"),
-    "euler": RuleStyle("Euler", "warn", (7, 2), "^"),
-}
-
-
-def draw_hold(
-    x: Float[Tensor, " length"],
-    delta: float,
-    A: float = -1.0,
-    B: float = 1.0,
-    ax: Axes | None = None,
-) -> Axes:
-    """Samples held as a staircase, and the output at the end of each hold.
-
-    The system has one state and y = h. The curve is exact
-    (``held_state``); the dots are the recurrence (``linear_recurrence``) and
-    stand where it holds true: the k-th, counted from 0, at (k + 1) delta.
-
-    Args:
-        x: one input per step, at least five.
-        delta: how long each is held.
-        A: the continuous system, negative.
-        B: input weight.
-        ax: where to draw; a figure of its own if None.
-
-    Returns:
-        The axes. Their lines are labelled "x held", "x samples", "y exact"
-        and "y dots".
-
-    Raises:
-        ValueError: fewer than five inputs, too few to follow one from its
-            beginning to where it lands.
-    """
-    if len(x) < 5:
-        raise ValueError(f"x must hold at least five inputs; got {len(x)}")
-    ax = blank_axes() if ax is None else ax
-    x = x.double()
-    system = torch.tensor([A]).double(), torch.tensor([B]).double()
-    length = len(x)
-    edges = torch.arange(length + 1, dtype=torch.float64) * delta
-    times = torch.linspace(
-        0, length * delta, 24 * length + 1, dtype=torch.float64
-    )
-    exact = held_state(*system, x, delta, times)[:, 0]
-    dots = linear_recurrence(*discretize_zoh(*system, delta), x)[:, 0]
-
-    held = torch.cat([x, x[-1:]])
-    ax.step(edges, held, where="post", c=INK["x"], lw=1.4, label="x held")
-    ax.plot(edges[:-1], x, "o", c=INK["x"], ms=6, label="x samples")
-    ax.plot(times, exact, c=INK["y"], lw=2, label="y exact")
-    ax.plot(
-        edges[1:],
-        dots,
-        "o",
-        ms=7,
-        mfc=INK["page"],
-        mec=INK["y"],
-        mew=2,
-        label="y dots",
-        zorder=3,
-        clip_on=False,
-    )
-    _follow_one_sample(ax, x, dots, delta)
-
-    low, high = held.min().item(), held.max().item()
-    room = 0.3 * (high - low)
-    ax.set(xlim=(-0.1 * delta, length * delta), ylim=(low - room, high + room))
-    end = length * delta
-    apart = 0.05 * (high - low)
-    side = 1 if x[-1] > dots[-1] else -1
-    _note(ax, end, x[-1] + side * apart, "x", INK["x"], (10, -4))
-    _note(ax, end, dots[-1] - side * apart, "y = h", INK["y"], (10, -4))
-    shown = range(0, length + 1, 2 if is_narrow(ax) else 1)
-    names = ["0" if k == 0 else f"{k}Δ" if k > 1 else "Δ" for k in shown]
-    ax.set_xticks([k * delta for k in shown], names)
-    ax.set_yticks([0])
-    ax.set_xlabel("time")
-    return ax
-
-
-def _follow_one_sample(
-    ax: Axes,
-    x: Float[Tensor, " length"],
-    dots: Float[Tensor, " length"],
-    delta: float,
-) -> None:
-    """Say at one sample what is held, and where its output lands."""
-    middle = slice(1, -2)  # so that the words have room to both sides
-    jumps = (x[1:] - dots[:-1])[middle].abs()
-    k = int(jumps.argmax()) + 2
-    begin, end = k * delta, (k + 1) * delta
-    up = bool(x[k] > dots[k])
-    for at, level, text, ink, above in (
-        ((begin + end) / 2, x[k], f"x{_subscript(k)}, held for Δ", "x", up),
-        (end, dots[k], f"y{_subscript(k)}, where the hold ends", "y", not up),
-    ):
-        ax.annotate(
-            text,
-            (at, level.item()),
-            (0.5 * (begin + end), 0.97 if above else 0.03),
-            textcoords=("data", "axes fraction"),
-            color=INK[ink],
-            ha="center",
-            va="top" if above else "bottom",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": INK[ink],
-                "lw": 0.8,
-                "shrinkA": 2,
-                "shrinkB": 5,
-            },
-        )
-
-
 def error_orders(
     samplings: Sequence[str] = ("left", "midpoint"),
     deltas: Sequence[float] = DELTAS,
@@ -204,12 +65,12 @@ def error_orders(
 
     Returns:
         ``errors[sampling][rule]``, the rules in the order of
-        ``RULE_STYLES``.
+        ``theme.RULES``.
     """
     return {
         sampling: {
             rule: discretization_errors(rule, deltas, sampling)
-            for rule in RULE_STYLES
+            for rule in theme.RULES
         }
         for sampling in samplings
     }
@@ -240,14 +101,14 @@ def draw_error_orders(
     for panel, (sampling, rules) in zip(ax, errors.items(), strict=True):
         orders = {r: observed_order(deltas, e) for r, e in rules.items()}
         for rule, error in rules.items():
-            style = RULE_STYLES[rule]
+            style = theme.RULES[rule]
             panel.plot(deltas, error, label=rule, **_line(style))
         steep = [rule for rule in rules if orders[rule] > 1.5]
         flat = [rule for rule in rules if rule not in steep]
         for group, place in (flat, (0.05, 0.97)), (steep, (0.54, 0.24)):
             for row, rule in enumerate(group):
-                text = f"{RULE_STYLES[rule].label}: {orders[rule]:.2f}"
-                _key(panel, place, row, RULE_STYLES[rule], text)
+                text = f"{theme.RULES[rule].label}: {orders[rule]:.2f}"
+                _key(panel, place, row, theme.RULES[rule], text)
         panel.set_title(SAMPLINGS[sampling])
         panel.set(xscale="log", yscale="log", xlabel="step Δ")
         panel.set_ylim(smallest / 2, 20)
@@ -331,11 +192,11 @@ def draw_stability_plane(
 def phi1_errors(
     dtype: torch.dtype, per_decade: int = 4, decades: int = 16
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """What two ways to compute (e^z - 1) / z lose, in one precision.
+    """What two ways to compute (e^w - 1) / w lose, in one precision.
 
-    The naive way subtracts 1 from e^z and divides; the other is
+    The naive way subtracts 1 from e^w and divides; the other is
     ``theory.phi1``. Both are judged by decimal arithmetic with 60 digits.
-    An error jumps up and down from one z to the next: we give the worst of
+    An error jumps up and down from one w to the next: we give the worst of
     eight neighbours.
 
     Args:
@@ -344,7 +205,7 @@ def phi1_errors(
         decades: how many powers of ten below 1.
 
     Returns:
-        z, all negative as delta A is, from -10^-decades to -1; the relative
+        w, all negative as delta A is, from -10^-decades to -1; the relative
         error of the naive way; that of ``phi1``.
     """
     neighbours = 8
@@ -352,8 +213,8 @@ def phi1_errors(
         -decades, 0, decades * per_decade + 1, dtype=torch.float64
     )
     spread = torch.arange(neighbours) / (neighbours * per_decade)
-    z = -(10 ** (exponents[:, None] - spread)).to(dtype)
-    exact = [_phi1_in_decimals(value) for value in z.flatten().tolist()]
+    w = -(10 ** (exponents[:, None] - spread)).to(dtype)
+    exact = [_phi1_in_decimals(value) for value in w.flatten().tolist()]
 
     def worst(values: Float[Tensor, "n neighbours"]) -> Float[Tensor, " n"]:
         errors = [
@@ -362,21 +223,21 @@ def phi1_errors(
                 values.flatten().tolist(), exact, strict=True
             )
         ]
-        return torch.tensor(errors).double().view(z.shape).amax(-1)
+        return torch.tensor(errors).double().view(w.shape).amax(-1)
 
-    return z[:, 0], worst((torch.exp(z) - 1) / z), worst(phi1(z))
+    return w[:, 0], worst((torch.exp(w) - 1) / w), worst(phi1(w))
 
 
-def _phi1_in_decimals(z: float) -> Decimal:
+def _phi1_in_decimals(w: float) -> Decimal:
     with localcontext(prec=60):
-        return (Decimal(z).exp() - 1) / Decimal(z)
+        return (Decimal(w).exp() - 1) / Decimal(w)
 
 
 def draw_expm1(
     errors: Mapping[str, tuple[Tensor, Tensor, Tensor]],
     ax: Axes | None = None,
 ) -> Axes:
-    """Relative error of (e^z - 1) / z, naively and by ``theory.phi1``.
+    """Relative error of (e^w - 1) / w, naively and by ``theory.phi1``.
 
     Args:
         errors: from :func:`phi1_errors`, under "float32" and "float64".
@@ -387,31 +248,31 @@ def draw_expm1(
     """
     ax = blank_axes() if ax is None else ax
     dashes = {"float32": (None, None), "float64": (4, 1.5)}
-    for name, (z, naive, stable) in errors.items():
+    for name, (w, naive, stable) in errors.items():
         for way, values, ink in (
             ("naive", naive, "warn"),
             ("phi1", stable, "ink"),
         ):
             ax.plot(
-                z.abs(),
+                w.abs(),
                 values,
                 c=INK[ink],
                 dashes=dashes[name],
                 lw=1.6,
                 label=f"{way} {name}",
             )
-    for text, z, error, ink in (
+    for text, w, error, ink in (
         ("naive, float32", 1e-12, 1.0, "warn"),
         ("naive, float64", 1e-11, 1e-5, "warn"),
         ("phi1, float32", 1e-5, 4e-11, "ink"),
         ("phi1, float64", 1e-7, 1e-16, "ink"),
     ):
-        _note(ax, z, error, text, INK[ink], (0, 7))
+        _note(ax, w, error, text, INK[ink], (0, 7))
     ax.set(xscale="log", yscale="log", ylim=(1e-18, 100))
     _decades(ax.xaxis, range(-16, 1, 4))
     _decades(ax.yaxis, range(-16, 1, 4))
-    ax.set_xlabel("|z| = |ΔA|")
-    ax.set_title("relative error of (exp(z) − 1) / z")
+    ax.set_xlabel("|ΔA|")
+    ax.set_title("relative error of (exp(ΔA) − 1) / ΔA")
     return ax
 
 
@@ -495,7 +356,7 @@ def draw_euler_ratio(
     return ax
 
 
-def _line(style: RuleStyle) -> dict[str, object]:
+def _line(style: theme.RuleStyle) -> dict[str, object]:
     return {
         "color": INK[style.ink],
         "dashes": style.dashes or (None, None),
@@ -509,7 +370,7 @@ def _key(
     ax: Axes,
     place: tuple[float, float],
     row: int,
-    style: RuleStyle,
+    style: theme.RuleStyle,
     text: str,
 ) -> None:
     """A line's name behind a piece of the line, one of a few in rows."""
@@ -562,7 +423,3 @@ def _decades(axis: Axis, exponents: Sequence[int]) -> None:
     ]
     axis.set_ticks([10.0**e for e in exponents], names)
     axis.set_ticks([], minor=True)
-
-
-def _subscript(k: int) -> str:
-    return str(k).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))

@@ -38,31 +38,31 @@ SERIES_RADIUS = 0.5
 SERIES_TERMS = 18
 
 
-def phi1(z: Values) -> Inexact[Tensor, "*#shape"]:
-    """The mean of e^(s z) over 0 <= s <= 1, which is 1 at z = 0.
+def phi1(w: Values) -> Inexact[Tensor, "*#shape"]:
+    """The mean of e^(s w) over 0 <= s <= 1, which is 1 at w = 0.
 
-        phi1(z) = (e^z - 1) / z = 1 + z/2 (1 + z/3 (1 + z/4 (1 + ...
+        phi1(w) = (e^w - 1) / w = 1 + w/2 (1 + w/3 (1 + w/4 (1 + ...
 
-    ``expm1`` keeps the digits that e^z - 1 would lose near 0, but the
+    ``expm1`` keeps the digits that e^w - 1 would lose near 0, but the
     derivative of the quotient loses them again; that of the series does not.
 
     Args:
-        z: any shape, real or complex, finite.
+        w: any shape, real or complex, finite.
 
     Returns:
         phi1 of each element, differentiable any number of times.
 
     Raises:
-        TypeError: z holds integers.
-        ValueError: z holds a NaN or an infinity.
+        TypeError: w holds integers.
+        ValueError: w holds a NaN or an infinity.
 
     Example:
         >>> phi1(1e-12)
         tensor(1.0000, dtype=torch.float64)
     """
-    (z,) = _checked(z=z)
-    small = z.abs() < SERIES_RADIUS
-    near, far = torch.where(small, z, 0), torch.where(small, 1, z)
+    (w,) = _checked(w=w)
+    small = w.abs() < SERIES_RADIUS
+    near, far = torch.where(small, w, 0), torch.where(small, 1, w)
     series = torch.ones_like(near)
     for k in range(SERIES_TERMS, 1, -1):
         series = 1 + near / k * series

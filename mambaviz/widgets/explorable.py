@@ -126,7 +126,8 @@ class Explorable(anywidget.AnyWidget):
         state = {n: getattr(self, n) for n in self.knob_traits()}
         state |= {"words": self.words, "knobs": self.knobs}
         data = json.dumps(state, ensure_ascii=False, separators=(",", ":"))
-        data = data.replace("</", "<\\/")
+        # Neither a tag nor a comment in a word may end the script early.
+        data = data.replace("<", "\\u003c")
         rows = "".join(
             f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
             for name, value in self.numbers().items()

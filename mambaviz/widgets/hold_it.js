@@ -343,9 +343,11 @@ function drawStep({ x, y, bottom, narrow }, step, { samples, states, exact, delt
     class: marked ? "mv-marked" : null,
   });
   set(step.mark, { d: inside ? DOT : BEYOND, transform: at > bottom ? "scale(1 -1)" : null });
+  const off = miss(h, exact[k]);
   const going = last ? 0 : exact[k + 1] - h;
-  set(step.label, inside ? placed(miss(h, exact[k]), h - before, going) : beside(last));
-  step.label.style.display = narrow && k > 1 && !marked ? "none" : "";
+  set(step.label, inside ? placed(off, h - before, going) : beside(last));
+  // A narrow picture has no room for every name.
+  step.label.style.display = narrow && (k > 1 || off) && !marked ? "none" : "";
 }
 
 /** Where a dot is drawn: one beyond the picture is an arrow at its edge. */
@@ -368,10 +370,10 @@ function drawMisses({ x, y, bottom, misses }, { states, exact }) {
 }
 
 /** Where a dot's label is clear of the curve and of the line to it. */
-function placed(miss, coming, going) {
+function placed(off, coming, going) {
   const above = { x: 0, y: -10, "text-anchor": "middle" };
   const below = { x: 0, y: 20, "text-anchor": "middle" };
-  if (miss) return miss > 0 ? above : below;
+  if (off) return off > 0 ? above : below;
   if (coming > 0 && going <= 0) return above;
   if (coming <= 0 && going >= 0) return below;
   return { x: 7, y: going > 0 ? 15 : -7, "text-anchor": "start" };

@@ -57,8 +57,8 @@ class HoldIt(Explorable):
         " gives the curve more time to reach it. Choose Mamba's code: with"
         " one Δ for all steps, every dot lies too far out by the same factor,"
         " Δ|A| / (1 − exp(ΔA)), which is close to one only where Δ|A| is"
-        " small. Euler's steps also jump past the curve where Δ|A| is large,"
-        " and beyond Δ|A| = 2 they grow without end."
+        " small. Euler's steps jump past the held value where Δ|A| is above"
+        " 1, and where it is above 2 they grow without end."
     )
     computed = {
         "mambaviz.theory.discretize.discretize_zoh": ZOH_CHAPTER + "#zoh-code",

@@ -1,6 +1,7 @@
 """Small books, built by the real command with this tree's package."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -36,6 +37,18 @@ LIBRARY = """\
 def cell(code: str) -> str:
     """A code cell as a chapter writes it."""
     return f"\n```{{code-cell}} ipython3\n{code}\n```\n"
+
+
+def copy_package(repository: Path) -> Path:
+    """This tree's package, as in another checkout."""
+    shutil.copytree(
+        ROOT / "mambaviz",
+        repository / "mambaviz",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, repository)
+    return repository
 
 
 @dataclass
@@ -121,8 +134,9 @@ CLEAN = {
 
 @pytest.fixture(scope="session")
 def clean_book(tmp_path_factory) -> Book:
-    """A built book without a defect. For reading only."""
-    book = Book(tmp_path_factory.mktemp("clean"))
+    """A built book without a defect, in a checkout. For reading only."""
+    checkout = copy_package(tmp_path_factory.mktemp("clean") / "checkout")
+    book = Book(checkout, checkout)
     book.write(CLEAN)
     book.build_well(PYTHONHASHSEED="1")
     return book

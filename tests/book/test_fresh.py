@@ -1,30 +1,16 @@
 """No output is older than the package that made it."""
 
 import os
-import shutil
 
 import pytest
 
 from mambaviz.book import execution
-from tests.book.conftest import NOTEBOOK, ROOT, Book, cell
-
-
-def copy_package(repository):
-    """This tree's package, as in another checkout."""
-    shutil.copytree(
-        ROOT / "mambaviz",
-        repository / "mambaviz",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, repository)
+from tests.book.conftest import NOTEBOOK, Book, cell, copy_package
 
 
 @pytest.mark.build
 def test_outputs_follow_the_package_and_nothing_else(tmp_path):
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    copy_package(repository)
+    repository = copy_package(tmp_path / "repository")
     sample = repository / "mambaviz" / "sample.py"
     sample.write_text("ANSWER = 'first answer'\n")
     book = Book(tmp_path / "book", repository)

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from tests.book.conftest import CLEAN, Book
-from tests.book.test_fresh import copy_package
+from tests.book.conftest import CLEAN, Book, copy_package
 
 pytestmark = pytest.mark.build
 
@@ -27,18 +26,17 @@ def contents(book: Book) -> dict[str, bytes]:
 
 
 def test_another_checkout_gives_the_same_bytes(clean_book, tmp_path):
-    repository = tmp_path / "another" / "checkout"
-    repository.mkdir(parents=True)
-    copy_package(repository)
-    book = Book(repository, repository)
+    checkout = copy_package(tmp_path / "another" / "checkout")
+    book = Book(checkout, checkout)
     book.write(CLEAN)
     book.build_well(PYTHONHASHSEED="2")
     assert_same(contents(clean_book), contents(book))
 
     # And a later build is no other than a first one.
-    book.write({**CLEAN, "works": "# Works\n\nOf the [past](#gone).\n"})
+    index = CLEAN["index"]
+    book.write({**CLEAN, "index": f"{index}\nOf the [past](#gone).\n"})
     assert book.build().returncode != 0
-    book.write({**CLEAN, "works": "# Works\n\nUnsurpassable.\n"})
+    book.write({**CLEAN, "index": f"{index}\nUnsurpassable.\n"})
     book.build_well()
     book.write(CLEAN)
     book.build_well()

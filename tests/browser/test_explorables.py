@@ -16,7 +16,9 @@ def chapter(browser, book):
 
 
 def state(page, box, name):
-    return page.evaluate(f"document.querySelector('#{box}').model.get('{name}')")
+    return page.evaluate(
+        f"document.querySelector('#{box}').model.get('{name}')"
+    )
 
 
 def image(page, box):
@@ -73,7 +75,8 @@ def test_a_slider_moves_by_touch(browser, book):
         assert at["height"] >= 40
         assert at["width"] >= 120
         before = state(page, "memory-decay", "delta")
-        page.touchscreen.tap(at["x"] + 0.9 * at["width"], at["y"] + at["height"] / 2)
+        middle = at["y"] + at["height"] / 2
+        page.touchscreen.tap(at["x"] + 0.9 * at["width"], middle)
         assert state(page, "memory-decay", "delta") > before
 
 
@@ -158,7 +161,8 @@ def test_screen_readers_hear_names_values_and_what_is_seen(chapter):
         assert chapter.locator(f"#{label}").inner_text().endswith("?")
         for control in chapter.locator(f"#{box} input").all():
             named = control.evaluate(
-                "e => e.getAttribute('aria-label') || e.closest('label')?.textContent"
+                """e => e.getAttribute('aria-label')
+                  || e.closest('label')?.textContent"""
             )
             assert named
     slider = chapter.locator("#memory-decay input[data-trait=delta]")

@@ -196,7 +196,8 @@ def show_explorable(page, trait: str) -> None:
           for (let top = 0; top < view.scrollHeight; top += 300) {
             view.scrollTop = top;
             await wait(120);
-            const slider = document.querySelector(`input[data-trait="${trait}"]`);
+            const name = `input[data-trait="${trait}"]`;
+            const slider = document.querySelector(name);
             slider?.scrollIntoView({ block: "center" });
             if (slider) return;
           }

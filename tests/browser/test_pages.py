@@ -33,30 +33,29 @@ def test_every_page_is_whole_and_asks_for_nothing(browser, book, book_root):
 # What a page shows that did not come out: mathematics, pictures, icons, code.
 UNRENDERED = """() => {
   const wrong = [];
-  const all = (q) => [...document.querySelectorAll(q)];
-  for (const math of all(".math")) {
-    if (!math.querySelector("mjx-container")) wrong.push("not set: " + math.textContent.slice(0, 60));
-  }
-  for (const error of all("mjx-merror")) wrong.push("bad TeX: " + error.textContent);
-  for (const image of all("img")) {
-    if (image.complete && !image.naturalWidth) wrong.push("empty image: " + image.src);
-    if (!image.hasAttribute("alt")) wrong.push("image without alt: " + image.src);
-  }
-  for (const svg of all("svg[role=img]")) {
-    if (!svg.getAttribute("aria-label")) wrong.push("picture without words");
-  }
-  for (const icon of all("i[class*='fa-'], span[class*='fa-']")) {
-    const mask = ["", "::before"].map((part) => {
-      const style = getComputedStyle(icon, part || null);
-      return style.maskImage || style.webkitMaskImage;
-    });
-    if (mask.every((m) => !m || m === "none")) wrong.push("icon: " + icon.className);
-  }
-  for (const box of all("[data-explorable]")) {
-    if (box.dataset.mounted !== "true") wrong.push("not mounted: " + box.id);
-    const svg = box.querySelector("svg.mv-picture");
-    if (!svg || !svg.getBoundingClientRect().height) wrong.push("not drawn: " + box.id);
-  }
+  const look = (selector, bad) => {
+    for (const element of document.querySelectorAll(selector)) {
+      const complaint = bad(element);
+      const what = element.outerHTML.slice(0, 90);
+      if (complaint) wrong.push(`${complaint}: ${what}`);
+    }
+  };
+  const mask = (icon, part) => {
+    const { maskImage, webkitMaskImage } = getComputedStyle(icon, part);
+    return ![undefined, "", "none"].includes(maskImage || webkitMaskImage);
+  };
+  look(".math", (e) => !e.querySelector("mjx-container") && "not set");
+  look("mjx-merror", () => "bad TeX");
+  look("img", (e) => e.complete && !e.naturalWidth && "empty image");
+  look("img", (e) => !e.hasAttribute("alt") && "image without alt");
+  look("svg[role=img]", (e) => !e.getAttribute("aria-label") && "no words");
+  look("i[class*='fa-'], span[class*='fa-']",
+    (e) => !mask(e, null) && !mask(e, "::before") && "no icon");
+  look("[data-explorable]", (e) => {
+    if (e.dataset.mounted !== "true") return "not mounted";
+    const svg = e.querySelector("svg.mv-picture");
+    return !svg?.getBoundingClientRect().height && "not drawn";
+  });
   return wrong;
 }"""
 
@@ -167,17 +166,22 @@ def test_search_finds_a_word_and_shows_where(browser, book_root):
 def test_a_missing_page_finds_its_way_home(browser, book):
     with served(book) as root, visit(browser, root, "404.html") as seen:
         page = seen.page
-        page.goto(root + "chapters/404.html")  # a host would answer this way
+        # A static host answers an address it does not know with this page.
         html = (book / "404.html").read_text()
-        page.route("**/nowhere.html", lambda r: r.fulfill(body=html, content_type="text/html"))
+        page.route(
+            "**/nowhere.html",
+            lambda route: route.fulfill(body=html, content_type="text/html"),
+        )
         page.goto(root + "chapters/nowhere.html")
-        links = page.locator("main a").evaluate_all("all => all.map((a) => a.href)")
+        links = page.locator("main a").evaluate_all(
+            "all => all.map((a) => a.href)"
+        )
         assert links
         assert all(link.startswith(root) for link in links)
-        styled = page.evaluate(
-            "() => [...document.styleSheets].every((sheet) => sheet.cssRules.length)"
+        assert page.evaluate(
+            """() => [...document.styleSheets]
+              .every((sheet) => sheet.cssRules.length)"""
         )
-        assert styled
 
 
 def test_light_and_dark_differ_and_print_is_light(browser, book):
@@ -186,7 +190,8 @@ def test_light_and_dark_differ_and_print_is_light(browser, book):
         page = seen.page
         ink = """() => getComputedStyle(document.documentElement)
             .getPropertyValue("--mv-ink")"""
-        colour = "() => getComputedStyle(document.querySelector('.mv-question')).color"
+        colour = """() => getComputedStyle(
+            document.querySelector(".mv-question")).color"""
         page.evaluate("document.documentElement.dataset.theme = 'light'")
         light, shown = page.evaluate(ink), page.evaluate(colour)
         page.evaluate("document.documentElement.dataset.theme = 'dark'")

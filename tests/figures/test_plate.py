@@ -16,7 +16,6 @@ from mambaviz.figures.plate import (
     WIDE,
     blank_axes,
     interactive_plate,
-    is_narrow,
     plate,
 )
 
@@ -45,10 +44,10 @@ def test_plate_draws_for_both_widths():
     seen = []
 
     def draw(ax):
-        seen.append((is_narrow(ax), ax.figure.get_figwidth() * 72))
+        seen.append(ax.figure.get_figwidth() * 72)
 
     made = plate(draw, alt="nothing", height=200)
-    assert seen == [(False, WIDE), (True, NARROW)]
+    assert seen == [WIDE, NARROW]
     wide, narrow = drawings(made)
     assert wide.get("viewBox") == "0 0 680 200"
     assert narrow.get("viewBox") == "0 0 340 200"

@@ -7,26 +7,21 @@ import torch
 from matplotlib.path import Path
 from matplotlib.text import Text
 
+from mambaviz import theme
 from mambaviz.figures import zero_order_hold as figures
 from mambaviz.figures.plate import NARROW, blank_axes, plate
 from mambaviz.theory.convergence import (
     discretization_errors,
     observed_order,
 )
-from mambaviz.theory.discretize import (
-    DISCRETIZATION_RULES,
-    discretize_zoh,
-    linear_recurrence,
-)
+from mambaviz.theory.discretize import DISCRETIZATION_RULES
 
-X = torch.tensor([0.3, 1.0, 0.8, -0.5, -0.9, 0.2, 0.6, 0.1])
 ERRORS = figures.error_orders()
 PHI1_ERRORS = {
     "float32": figures.phi1_errors(torch.float32),
     "float64": figures.phi1_errors(torch.float64),
 }
 PLATES = {
-    "hold": (figures.draw_hold, (X, 0.8), 1),
     "error_orders": (figures.draw_error_orders, (ERRORS,), 2),
     "stability_plane": (figures.draw_stability_plane, (), 3),
     "expm1": (figures.draw_expm1, (PHI1_ERRORS,), 1),
@@ -43,51 +38,6 @@ def words(ax):
     return [text.get_text() for text in [*ax.texts, ax.title]]
 
 
-def test_the_dots_are_the_recurrence_at_the_end_of_each_hold():
-    drawn = lines(figures.draw_hold(X, 0.8, A=-1.5, B=2.0))
-    when, value = drawn["y dots"].get_data()
-    A, B = torch.tensor([-1.5]).double(), torch.tensor([2.0]).double()
-    A_bar, B_bar = discretize_zoh(A, B, 0.8)
-    states = linear_recurrence(A_bar, B_bar, X.double()).squeeze(-1)
-    np.testing.assert_allclose(value, states, rtol=1e-15)
-    np.testing.assert_allclose(when, 0.8 * np.arange(1, 9), rtol=1e-15)
-    # The samples stand where their holds begin, one step before the dots.
-    begins = drawn["x samples"].get_xdata()
-    np.testing.assert_allclose(when - begins, 0.8, rtol=1e-12)
-
-
-def test_the_dots_lie_on_the_exact_curve():
-    drawn = lines(figures.draw_hold(X, 0.8))
-    when, value = drawn["y dots"].get_data()
-    times, curve = drawn["y exact"].get_data()
-    at = np.searchsorted(times, when - 1e-9)
-    np.testing.assert_allclose(times[at], when, rtol=1e-12)
-    np.testing.assert_allclose(curve[at], value, atol=1e-12)
-
-
-def test_the_staircase_holds_each_sample_until_the_next():
-    held = lines(figures.draw_hold(X, 0.8))["x held"]
-    assert held.get_drawstyle() == "steps-post"
-    np.testing.assert_array_equal(held.get_ydata()[:-1], X)
-    np.testing.assert_allclose(held.get_xdata(), 0.8 * np.arange(9))
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_one_sample_is_followed_to_where_its_output_lands(sign):
-    ax = figures.draw_hold(sign * X, 0.8)
-    drawn = lines(ax)
-    notes = {note.get_text(): note.xy for note in ax.texts}
-    landing = notes["y₃, where the hold ends"]
-    assert landing[0] == pytest.approx(4 * 0.8)
-    assert landing[1] == pytest.approx(drawn["y dots"].get_ydata()[3])
-    assert notes["x₃, held for Δ"][1] == pytest.approx(-0.5 * sign)
-
-
-def test_too_few_samples_to_draw_a_hold_are_refused():
-    with pytest.raises(ValueError, match="at least five inputs; got 4"):
-        figures.draw_hold(X[:4], 0.8)
-
-
 def test_every_error_drawn_is_the_theorys_and_named_with_its_slope():
     panels = figures.draw_error_orders(ERRORS)
     for ax, sampling in zip(panels, ERRORS, strict=True):
@@ -98,7 +48,7 @@ def test_every_error_drawn_is_the_theorys_and_named_with_its_slope():
             np.testing.assert_array_equal(deltas, figures.DELTAS)
             np.testing.assert_array_equal(values, errors)
             order = observed_order(figures.DELTAS, errors)
-            label = figures.RULE_STYLES[rule].label
+            label = theme.RULES[rule].label
             assert f"{label}: {order:.2f}" in words(ax)
 
 
@@ -115,7 +65,7 @@ def test_only_zoh_and_bilinear_gain_an_order_at_midpoints():
 
 
 def test_rules_differ_by_dashes_and_by_marker_and_not_by_ink_alone():
-    styles = figures.RULE_STYLES
+    styles = theme.RULES
     assert set(styles) == set(DISCRETIZATION_RULES)
     for trait in ("label", "dashes", "marker"):
         assert len({getattr(s, trait) for s in styles.values()}) == 5

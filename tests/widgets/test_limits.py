@@ -78,7 +78,6 @@ def test_wherever_a_slider_stands_python_takes_its_value(page, kind):
 INHERITED = ["toString", "constructor", "__proto__"]
 
 
-@pytest.mark.xfail(reason="accept() asks `value in options`", strict=True)
 @pytest.mark.parametrize("name", INHERITED)
 def test_what_every_object_has_is_no_option(page, name):
     knob = HoldIt().knobs["rule"]
@@ -89,7 +88,6 @@ def test_what_every_object_has_is_no_option(page, name):
     )
 
 
-@pytest.mark.xfail(reason="readAddress() reads `knobs[name]`", strict=True)
 @pytest.mark.parametrize("name", INHERITED)
 def test_what_every_object_has_is_no_knob(browser, tmp_path, name):
     file = tmp_path / "page.html"

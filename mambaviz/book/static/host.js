@@ -72,7 +72,7 @@ window.MambaViz ??= (() => {
     const values = {};
     const refusals = [];
     for (const [name, text] of addressed(id) ?? []) {
-      const knob = knobs[name];
+      const knob = Object.hasOwn(knobs, name) && knobs[name];
       if (!knob) {
         refusals.push(`The link names “${name}”, which is no knob here.`);
         continue;

@@ -224,8 +224,8 @@ export function choice(card, name) {
 }
 
 /**
- * Live numbers as text. `entries` maps a label, which may be an array of
- * strings and nodes, to a function that gives its present text.
+ * Live numbers as text. Each entry is a label (a string or a node), the symbol
+ * whose colour it takes, and a function that gives the present text.
  */
 export function readouts(card, entries) {
   const list = html("dl");

@@ -105,7 +105,8 @@ export function picture(card, { height, layout, draw, describe }) {
     root.setAttribute("aria-label", describe());
   };
   const measure = () => {
-    const now = Math.floor(card.picture.clientWidth);
+    // The true width may be a fraction below the rounded clientWidth.
+    const now = Math.floor(card.picture.getBoundingClientRect().width);
     if (now === width || now < 40) return;
     width = now;
     const tall = height(width);

@@ -6,7 +6,7 @@ export function accept(name, knob, value) {
     refusal: `${knob.label || name} must be ${wanted}; this was ${show(value)}.`,
   });
   if (knob.kind === "choice") {
-    return value in knob.options && typeof value === "string"
+    return typeof value === "string" && Object.hasOwn(knob.options, value)
       ? { value }
       : say(`one of ${Object.keys(knob.options).join(", ")}`);
   }
