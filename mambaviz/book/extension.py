@@ -6,6 +6,7 @@ module it comes from. ``_config.yml`` names the extension ``mambaviz.book``.
 
 import logging
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def setup(app: Sphinx) -> dict[str, object]:
     Returns:
         What Sphinx wants to know about an extension.
     """
+    # sphinx-external-toc looks at every object there is, torch's old ones too.
+    warnings.filterwarnings("ignore", r".*reduce_op", FutureWarning)
     judge = strict.setup(app)  # first: it listens to the others
     execution.setup(app)
     progress.setup(app)

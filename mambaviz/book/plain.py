@@ -33,6 +33,9 @@ from sphinx.directives.code import LiteralInclude, LiteralIncludeReader
 from mambaviz.theme import SYMBOLS, colour_symbols
 
 _DIRECTIVE = re.compile(r"\{(?P<name>[^}]+)\}\s*(?P<first>.*)", re.DOTALL)
+_TERM = re.compile(r"^[ \t>]*()", re.MULTILINE)
+_MEANING = re.compile(r"^[ \t>]*([:~][ \t]+)", re.MULTILINE)
+_GIVEN = re.compile(r"\{(?:[.#][\w-]+|[\w-]+=)[^{}]*\}")  # as [text]{.class}
 _TITLED = re.compile(r"(?P<title>.+?)\s*<(?P<target>[^<>]+)>", re.DOTALL)
 
 ADMONITIONS = {
@@ -250,7 +253,7 @@ class PlainMarkdown:
         for line in text.splitlines(keepends=True):
             starts.append(starts[-1] + len(line))
         env = {"literals": []}
-        pieces, done = [], 0
+        pieces, done, in_term = [], 0, False
 
         def replace(start: int, end: int, by: str) -> None:
             nonlocal done
@@ -260,23 +263,42 @@ class PlainMarkdown:
         for token in self.parser.parse(text, env):
             if token.map is None:
                 continue
-            start, end = (starts[line] for line in token.map)
-            block = self._block(token, text[start : starts[token.map[0] + 1]])
+            first, last = token.map
+            start, end = starts[first], starts[max(last, first + 1)]
+            block = self._block(token, text[start : starts[first + 1]])
             if block is not None:
                 if token.type == "amsmath":  # its map ends a line too early
-                    end = starts[token.map[0] + token.content.count("\n") + 1]
+                    end = starts[first + token.content.count("\n") + 1]
                 replace(start, end, block)
             elif token.type == "inline":
-                if self.waiting and token.level == 1:
-                    self._name(token)
-                env["literals"].clear()
-                self.parser.inline.parse(token.content, self.parser, env, [])
-                for literal, by in env["literals"]:
+                for literal, by in self._inline(token, env):
                     found = _find(literal, text, max(start, done), end)
                     replace(*found.span(), _fit(by, literal, found))
+                if in_term:
+                    stop = start + len(text[start:end].rstrip())
+                    replace(stop, stop, "**")
             elif token.type == "heading_open":
                 self._note_heading(token, text[start:end])
+            elif token.type in {"dt_open", "dd_open"}:
+                mark = _TERM if token.type == "dt_open" else _MEANING
+                found = mark.search(text, start)  # maps begin early here
+                replace(*found.span(1), "- **" if mark is _TERM else "  ")
+            in_term = token.type == "dt_open"
         return "".join(pieces) + text[done:]
+
+    def _inline(self, token: Token, env: dict) -> list[tuple[str, str]]:
+        """What stands in some running text, and what it becomes."""
+        if self.waiting and token.level == 1:
+            for label in self.waiting:  # of something without a heading
+                self._add_label(label, token.content.split("\n")[0])
+            self.waiting.clear()
+        env["literals"].clear()
+        found = []
+        self.parser.inline.parse(token.content, self.parser, env, found)
+        for part in found:
+            if part.type == "text" and (given := _GIVEN.search(part.content)):
+                raise self._unknown("attributes", given[0])
+        return env["literals"]
 
     # ---- Blocks -----------------------------------------------------------
 
@@ -299,9 +321,8 @@ class PlainMarkdown:
                 return ""
             case "myst_line_comment" | "myst_block_break":
                 return ""
-            case "dt_open" | "dd_open" | "footnote_reference_open":
-                # Neither has a plain form that every program shows.
-                raise self._unknown("syntax", token.type.removesuffix("_open"))
+            case "footnote_reference_open":
+                raise self._unknown("footnote", token.meta["label"])
             case _:
                 return None
         if not body.strip():
@@ -424,29 +445,24 @@ class PlainMarkdown:
         """Remember a heading under its labels and under its own name."""
         heading = line.strip().lstrip("#").split("\n")[0].strip()
         self.book.titles.setdefault(self.chapter, heading)
-        for label in [*self.waiting, _slug(heading)]:
-            self._add_label(label, heading, heading, token.tag != "h1")
-        self.waiting.clear()
-
-    def _name(self, token: Token) -> None:
-        """Remember a label in front of something that has no heading."""
         for label in self.waiting:
-            self._add_label(label, token.content.split("\n")[0])
+            self._add_label(label, heading, heading)
         self.waiting.clear()
+        self._add_label(_slug(heading), heading, heading, everywhere=False)
 
     def _add_label(
         self,
         label: str,
         title: str,
         heading: str | None = None,
-        may_be_taken: bool = False,
+        everywhere: bool = True,
     ) -> None:
-        target = Target(self.chapter, title, heading)
+        """Remember what a label names, for this chapter or for the book."""
         if self.reading:
-            if may_be_taken:
-                self.book.labels.setdefault(label, target)
-            self.book.labels[f"{self.chapter}#{label}"] = target
-            self.book.labels.setdefault(label, target)
+            target = Target(self.chapter, title, heading)
+            self.book.labels.setdefault(f"{self.chapter}#{label}", target)
+            if everywhere:
+                self.book.labels[label] = target
 
     def _target(self, label: str) -> Target:
         """What a label names, first in this chapter, then in the book."""

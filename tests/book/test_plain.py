@@ -128,6 +128,11 @@ def test_plain_markdown_stays_as_it_is(convert):
         ("```{raw} latex\nx\n```", ""),
         ("a\n\n% a comment\n\nb", "a\n\n\nb"),
         ("a\n\n```{tableofcontents}\n```\n\nb", "a\n\n\nb"),
+        ("Term $A$\n: its meaning, $A$\n  to the end\n\n  or so\n\nend",
+         f"- **Term ${A}$**\n  its meaning, ${A}$\n  to the end\n\n  or so"
+         "\n\nend"),
+        ("```{glossary}\none\n  : first\n\ntwo\n  : second\n```",
+         "- **one**\n    first\n\n- **two**\n    second"),
         # references
         ("(near)=\n## Near *by*\n\nsee {ref}`near`",
          "## Near *by*\n\nsee [Near *by*](here!Near *by*)"),
@@ -170,7 +175,8 @@ def test_myst_becomes_plain(convert, myst, plain):
         ("{doc}`nowhere`", "nowhere"),
         ("{cite}`nobody2000`", "nobody2000"),
         ("a[^1]\n\n[^1]: note", "footnote"),
-        ("term\n: its meaning", "dt"),
+        ("[words]{.class}", ".class"),
+        ("![a](https://example.org/a.png){width=9px}", "width"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_by_name(convert, myst, named):
@@ -227,6 +233,12 @@ def test_the_bibliography_lists_what_is_cited(convert):
     (entry,) = [block for block in plain.split("\n- ")[1:]]
     assert "Albert Gu and Tri Dao" in entry
     assert "Three" not in plain
+
+
+def test_labels_reach_where_myst_lets_them(convert):
+    plain = convert("## Far away\n\n[here](#far-away) {ref}`far`")
+    assert "[here](here!Far away)" in plain
+    assert "[Far away](other!Far away)" in plain
 
 
 def test_a_label_of_this_chapter_comes_first(convert):
