@@ -79,7 +79,7 @@ def write_extras(
         app: the Sphinx application.
         exception: what ended the build, if anything did.
     """
-    if exception or judge.defects or app.builder.format != "html":
+    if exception or judge.defects or app.builder.name != "html":
         return
     try:
         notebooks.write_downloads(app)

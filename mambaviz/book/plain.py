@@ -249,9 +249,7 @@ class PlainMarkdown:
             Plain Markdown.
         """
         text = text.rstrip("\n") + "\n"
-        starts = [0]
-        for line in text.splitlines(keepends=True):
-            starts.append(starts[-1] + len(line))
+        starts = [0, *(found.end() for found in re.finditer("\n", text))]
         env = {"literals": []}
         pieces, done, in_term = [], 0, False
 
