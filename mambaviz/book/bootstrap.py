@@ -514,7 +514,10 @@ def lab(root: Path, *arguments: str) -> int:
     folder = root / "lab"
     command = [str(python), "-m", "jupyterlab"]
     command += ["--ServerApp.root_dir=" + str(folder)]
-    command += ["--LabApp.default_url=/lab/tree/index.ipynb", *arguments]
+    command += ["--LabApp.default_url=/lab/tree/index.ipynb"]
+    # It would ask an index whether there is a newer JupyterLab.
+    never = "jupyterlab.NeverCheckForUpdate"
+    command += ["--LabApp.check_for_updates_class=" + never, *arguments]
     os.chdir(str(folder))
     # In our place, so that Ctrl-C reaches JupyterLab alone.
     os.execve(str(python), command, clean_environ())

@@ -279,6 +279,8 @@ def main() -> None:
     written = write_lab(Path.cwd())
     print(f"lab/ has the chapters as notebooks ({len(written)} new).")
     print(
-        "To open the chapters' own .md files as notebooks instead, run once:\n"
-        "  .venv/bin/jupytext-config set-default-viewer markdown"
+        "The chapters' own .md files open as notebooks too, once you have "
+        "run\n  .venv/bin/jupytext-config set-default-viewer markdown\n"
+        "and started .venv/bin/jupyter-lab in this folder. Saving there "
+        "rewrites their\nheaders."
     )

@@ -43,14 +43,15 @@ class FiveRules(Explorable):
         " the circle when Δ is too large, and the state grows without bound."
     )
     answer = (
-        "Every Ā starts at 1 for Δ = 0, in the same direction; then they"
-        " part. ZOH winds along the true spiral, and its dots lie on the"
-        " curve. Backward Euler bends towards 0 and fades too fast or too"
-        " slowly. The bilinear rule runs towards −1, where a state hardly"
-        " fades and changes its sign with every step. Euler goes straight on"
-        " and leaves the circle. Mamba's code has the Ā of ZOH and a larger"
-        " B̄: set ω = 0, as in Mamba, and Δ|A| = 1.6, and it is twice that of"
-        " ZOH; this scales what comes in, not what is kept."
+        "Every Ā starts at 1 for Δ = 0, in the same direction; then they "
+        "part. ZOH winds along the true spiral, and its dots lie on the "
+        "curve. Backward Euler bends towards 0 and fades too fast or too "
+        "slowly. The bilinear rule runs towards −1, where a state hardly "
+        "fades and changes its sign with every step. Euler goes straight on "
+        "and leaves the circle; with ω = 0, as in Mamba, all stay on the "
+        "real axis, and Euler leaves at −1. Mamba's code has the Ā of ZOH "
+        "and a larger B̄: at ω = 0 and Δ|A| = 1.6 it is twice that of ZOH; "
+        "this scales what comes in, not what is kept."
     )
     computed = {
         "mambaviz.theory.discretize.DISCRETIZATION_RULES": ZOH_CHAPTER
@@ -62,7 +63,7 @@ class FiveRules(Explorable):
     delta = Quantity(
         1.0,
         low=0.01,
-        high=4.0,
+        high=6.0,
         scale="log",
         label="Δ",
         symbol="delta",

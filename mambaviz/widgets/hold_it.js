@@ -63,9 +63,15 @@ function render(context) {
   const card = makeCard(context);
   const { model, knobs } = card;
   const knob = (name) => model.get(name);
+  // The picture, its words and each number ask for the same steps.
+  let last = { turned: [] };
   const now = () => {
-    const [A, delta, samples] = [knob("A"), knob("delta"), knob("samples")];
-    return { A, delta, samples, ...follow(knob("rule"), A, delta, samples) };
+    const turned = [knob("rule"), knob("A"), knob("delta"), knob("samples")];
+    if (turned.some((value, n) => value !== last.turned[n])) {
+      const [rule, A, delta, samples] = turned;
+      last = { turned, A, delta, samples, ...follow(rule, A, delta, samples) };
+    }
+    return last;
   };
   // Which step is looked at more closely; no knob, so it is not shared.
   let marked = 1;
@@ -412,9 +418,8 @@ function look({ looks, narrow }, { A_bar, B_bar, states, exact, samples, delta }
     ["B", format(B_bar)],
     " · ",
     ["x", signed(samples[k])],
-    " = ",
-    ["h", format(states[k])],
   ];
+  const result = [" = ", ["h", format(states[k])]];
   const rule = [
     ["h", `h${sub}`],
     " = ",
@@ -432,8 +437,8 @@ function look({ looks, narrow }, { A_bar, B_bar, states, exact, samples, delta }
     ? ["End of the hold of ", ["x", `x${sub}`], ": curve ", ...there]
     : ["At the end of the hold of ", ["x", `x${sub}`], " the curve is at ", ...there];
   const rows = narrow
-    ? [first, ["and dot ", ...rule], ["= ", ...sum]]
-    : [first, ["and the dot is at ", ...rule, " = ", ...sum], []];
+    ? [first, ["and dot ", ...rule, ...result], ["from ", ...sum]]
+    : [first, ["and the dot is at ", ...rule, " = ", ...sum, ...result], []];
   for (const [n, row] of rows.entries()) sentence(looks[n], row);
 }
 

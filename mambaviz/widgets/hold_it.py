@@ -38,7 +38,7 @@ class HoldIt(Explorable):
     Example:
         >>> widget = HoldIt(rule="mamba")
         >>> widget.numbers()["Largest gap"]
-        '0.479'
+        '0.361'
     """
 
     _module = "hold_it"
@@ -69,7 +69,7 @@ class HoldIt(Explorable):
     }
 
     delta = Quantity(
-        0.5,
+        0.4,
         low=0.05,
         high=1.5,
         label="Δ",

@@ -10,7 +10,7 @@ export function shareLeft(delta, A, lag) {
   return Math.exp(delta * A * lag);
 }
 
-/** The share of a new token that one step takes in: 1 − A_bar. */
+/** The share of a new token that one step takes in if B = −A: 1 − A_bar. */
 export function shareTaken(delta, A) {
   return -Math.expm1(delta * A);
 }
@@ -26,8 +26,8 @@ export function spectrum(A, states) {
 }
 
 /**
- * The state after each token, as a share of where a constant input of one
- * would take it: h = A_bar h + (1 − A_bar) x.
+ * The state after each token if B = −A, so that a constant input of one leads
+ * every state to one: h = A_bar h + (1 − A_bar) x.
  */
 export function trajectory(delta, A, x) {
   const [kept, taken] = [decay(delta, A), shareTaken(delta, A)];
@@ -49,7 +49,7 @@ function render(context) {
   const steps = () => halfLife(knob("delta"), knob("A"));
 
   picture(card, {
-    height: (width) => (width < 480 ? 428 : 440),
+    height: () => 436,
     layout: (root, width) => layoutPicture(root, width),
     draw: (parts) => drawPicture(parts, knob("delta"), spectrum(knob("A"), knob("states"))),
     describe: () =>
@@ -60,7 +60,7 @@ function render(context) {
   readouts(card, [
     ["Half-life", "h", () => `${format(steps())} steps`],
     ["Ā = exp(ΔA)", "A", () => format(decay(knob("delta"), knob("A")), 4)],
-    ["Taken in of a new token", "x", () => percent(shareTaken(knob("delta"), knob("A")))],
+    ["Taken in of a token (B = −A)", "x", () => percent(shareTaken(knob("delta"), knob("A")))],
     ["Left after 10 steps", "h", () => percent(shareLeft(knob("delta"), knob("A"), 10))],
     ["Left after 100 steps", "h", () => percent(shareLeft(knob("delta"), knob("A"), 100))],
   ]);
@@ -80,7 +80,7 @@ function layoutPicture(root, width) {
     y: linear([0, 1], [176, 34]),
   };
   const time = {
-    x: linear([0, LAGS - 1], [left + 4, right - 4]),
+    x: linear([0, LAGS], [left + 4, right - 4]),
     y: linear([0, 1], [396, 296]),
   };
   const asPercent = (v) => `${Math.round(100 * v)} %`;
@@ -111,7 +111,7 @@ function layoutPicture(root, width) {
     0,
     280,
     narrow
-      ? "The states while tokens (sticks) arrive"
+      ? "Tokens (sticks) and states (thick: A)"
       : "The states while tokens (sticks) arrive; thick A, thinner 2A, 3A, …",
   );
   axis(root, { ...time, side: "left", values: [0, 0.5, 1], text: asPercent });
@@ -166,7 +166,8 @@ function drawPicture(parts, delta, spectrumA) {
     line(lags.map((lag) => [past.x(lag), past.y(shareLeft(delta, spectrumA[n], lag))])),
   );
   strokes(paths, spectrumA.length, (n) =>
-    line(trajectory(delta, spectrumA[n], INPUT).map((h, k) => [time.x(k), time.y(h)])),
+    // h_k stands where the hold of x_k ends, one step after its stick.
+    line([0, ...trajectory(delta, spectrumA[n], INPUT)].map((h, k) => [time.x(k), time.y(h)])),
   );
   paths.firstChild.setAttribute("class", "mv-first");
   curves.firstChild.setAttribute("class", "mv-first");

@@ -31,16 +31,18 @@ class MemoryDecay(Explorable):
     _module = "memory_decay"
     question = "How long does a state remember a token?"
     lesson = (
-        "Every step multiplies the state by exp(ΔA). A small Δ or an A close"
-        " to zero keeps the past and takes in little of the new token; a"
-        " large Δ, or a strongly negative A, forgets and takes in nearly all."
+        "Every step multiplies the state by exp(ΔA). A small Δ, or an A close"
+        " to zero, keeps the past. The lower picture takes B = −A, so that a"
+        " constant 1 leads every state to 100 %; a step then takes in"
+        " 1 − exp(ΔA) of a token."
     )
     answer = (
         "Move Δ to the left: the bars flatten, old words stay, and the sticks"
         " below hardly move the state. Move it to the right: only the newest"
-        " token counts. A does the same for one state, so several states with"
-        " different A remember over several time spans at once, and the only"
-        " thing that matters for one of them is the product ΔA."
+        " token counts. Move A to the right, towards 0, and the state"
+        " remembers longer; only the product ΔA counts for how much is kept."
+        " Several states with different A remember over several time spans"
+        " at once."
     )
     computed = {
         "mambaviz.theory.discretize.discretize_zoh": ZOH_CHAPTER + "#zoh-code",

@@ -103,7 +103,7 @@ class TestNumbers:
             ("delta", 0),
             ("delta", -1),
             ("delta", math.nan),
-            ("delta", 5),
+            ("delta", 7),
             ("A", 0),
             ("A", 0.5),
             ("A", -1 + 1j),
