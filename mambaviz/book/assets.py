@@ -35,11 +35,22 @@ _EXPLORABLE = re.compile(r'data-explorable="([^"]*)"')
 _EQUATION = re.compile(r'class="[^"]*\bmath\b')
 _LOGGER = getLogger(__name__)
 
+# A page is printed in its light colours, whatever the screen shows.
+LIGHT_ON_PAPER = """(({ dataset }) => {
+  let shown;
+  addEventListener("beforeprint", () => {
+    shown = dataset.theme;
+    dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => (dataset.theme = shown));
+})(document.documentElement);"""
+
 
 def setup(app: Sphinx) -> None:
     """Connect the book's own files and those it takes from packages."""
     app.add_config_value("mambaviz_assets", "", "html", str)
     app.add_css_file(f"{OWN}/book.css", priority=900)
+    app.add_js_file(None, body=LIGHT_ON_PAPER)
     app.connect("config-inited", note_own_files)
     app.connect("builder-inited", write_own_files)
     app.connect("builder-inited", copy_mathjax)

@@ -197,6 +197,11 @@ def test_light_and_dark_differ_and_print_is_light(browser, book):
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
         assert page.evaluate(ink) != light
         assert page.evaluate(colour) != shown
+        theme = "document.documentElement.dataset.theme"
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(theme) == "light"
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(theme) == "dark"
         page.emulate_media(media="print")
         assert page.evaluate(ink) == light
         assert not page.locator(".mv-controls").first.is_visible()
