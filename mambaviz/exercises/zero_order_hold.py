@@ -2,27 +2,55 @@
 
 import functools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from mambaviz.exercises.exercise import Exercise, Mistake
-from mambaviz.exercises.judges import Function, Number, Text
-from mambaviz.theory.convergence import discretization_errors, observed_order
+from mambaviz.exercises.judges import Function, Number, Outcome, Text
 from mambaviz.theory.discretize import (
     DISCRETIZATION_RULES,
     discretize_euler,
-    discretize_mamba,
     discretize_zoh,
-    half_life,
     phi1,
 )
 
 
 def solve_b_bar(A: Tensor, B: Tensor, delta: float) -> Tensor:
-    """ZOH's B_bar. phi1(u) = (e^u - 1) / u is 1 at u = 0, and stable."""
-    return phi1(delta * A) * delta * B
+    """phi1(w) delta B, where phi1(w) = (e^w - 1) / w, and w = delta A.
+
+    Near 0, phi1(w) is 1 + w / 2: the derivative there is right too.
+    """
+    w = delta * A
+    small = w.abs() < 1e-8
+    w_or_1 = torch.where(small, 1, w)  # 0 / 0 has a NaN for a derivative
+    quotient = torch.expm1(w_or_1) / w_or_1
+    return torch.where(small, 1 + w / 2, quotient) * delta * B
+
+
+class _Differentiable(Function):
+    """Judges a derivative in place of a value where A requires a gradient.
+
+    It is the derivative with respect to A, which then is a single number.
+    """
+
+    def _try(self, function: Callable, arguments: Sequence) -> Outcome:
+        A, B, delta = arguments
+        if not A.requires_grad:
+            return super()._try(function, arguments)
+        try:
+            # The reader never asked for a gradient: no warning about one.
+            with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
+                B_bar = function(A.clone(), B.clone(), delta)
+                (slope,) = torch.autograd.grad(B_bar.sum(), A)
+        except Exception:
+            nothing = torch.full_like(A, math.nan, requires_grad=False)
+            shown = "has no derivative with respect to A that torch can take"
+            return Outcome(shown, nothing)
+        shown = f"has the derivative {slope.item():.6g} with respect to A"
+        return Outcome(shown, slope)
 
 
 def _systems(*rows: Sequence) -> list[tuple]:
@@ -31,10 +59,22 @@ def _systems(*rows: Sequence) -> list[tuple]:
     return [(f64(A), f64(B), delta) for A, B, delta in rows]
 
 
+def _slopes(inputs: list[tuple]) -> list[tuple]:
+    """The same arguments, marked for the derivative with respect to A."""
+    return [(A.clone().requires_grad_(), B, delta) for A, B, delta in inputs]
+
+
 def _b_bar_on(inputs: list[tuple]) -> Function:
-    return Function(
+    return _Differentiable(
         "b_bar(A, B, delta)", inputs, result=lambda A, B, delta: A.shape
     )
+
+
+def _b_bar_with_limit(A: Tensor, B: Tensor, delta: float) -> Tensor:
+    """Right in value everywhere, but constant in A at A = 0."""
+    w_or_1 = torch.where(A == 0, 1, delta * A)
+    quotient = torch.expm1(w_or_1) / w_or_1
+    return torch.where(A == 0, 1, quotient) * delta * B
 
 
 _ORDINARY = _systems((-1.0, 1.0, 0.5), (-16.0, -2.0, 0.1), (-0.5, 3.0, 4.0))
@@ -46,18 +86,21 @@ B_BAR = Exercise(
     name="zoh/b-bar",
     question=(
         "Write `b_bar(A, B, delta)`, the `B_bar` of zero-order hold for a "
-        "diagonal A. A and B are float64 tensors of one shape, delta is a "
-        "number, and the result must be right also where A is 0 or close "
-        "to 0."
+        "diagonal A. Use torch alone, without `phi1` or `discretize_zoh`. A "
+        "and B are float64 tensors of one shape, and delta is a number. The "
+        "result must be right also where A is 0 or close to 0, and so must "
+        "its derivative with respect to A where A is 0."
     ),
     solution=solve_b_bar,
-    judge=_b_bar_on(_ORDINARY + _ZERO + _TINY + _SEVERAL),
+    judge=_b_bar_on(
+        _ORDINARY + _ZERO + _TINY + _SEVERAL + _slopes(_ORDINARY + _ZERO)
+    ),
     mistakes=[
         Mistake(
             lambda A, B, delta: (torch.exp(delta * A) - 1) / A * B,
-            "Where A = 0 the formula is 0 / 0. What does (e^u - 1) / u tend "
-            "to as u goes to 0? Write `B_bar` as that quotient times the "
-            "rest, and give the quotient its limit at 0.",
+            "Where A = 0 the formula is 0 / 0. With w = delta A, what does "
+            "(e^w - 1) / w tend to as w goes to 0? Write `B_bar` as that "
+            "quotient times the rest, and give the quotient its limit at 0.",
             judge=_b_bar_on(_ORDINARY + _ZERO),
         ),
         Mistake(
@@ -81,6 +124,30 @@ B_BAR = Exercise(
             judge=_b_bar_on(_ORDINARY),
         ),
         Mistake(
+            lambda A, B, delta: torch.where(
+                A == 0, delta * B, torch.expm1(delta * A) / A * B
+            ),
+            "The values are right, but the derivative at A = 0 is NaN. "
+            "`torch.where` sends a gradient into both of its branches: the "
+            "one that was not chosen gets 0, and its division by 0 makes a "
+            "NaN of that. Keep the 0 out of the division, with a second "
+            "`torch.where` before it.",
+        ),
+        Mistake(
+            _b_bar_with_limit,
+            "The values are right, but the derivative at A = 0 is 0, since "
+            "what stands for (e^w - 1) / w there, with w = delta A, is a "
+            "constant. Which straight line in w does the quotient follow "
+            "near 0?",
+        ),
+        Mistake(
+            lambda A, B, delta: solve_b_bar(A.detach(), B, delta),
+            "The values are right, but torch cannot differentiate them with "
+            "respect to A. Stay with tensors and torch's functions from A to "
+            "the result: NumPy, `math`, `item()` and `detach()` lose track "
+            "of A.",
+        ),
+        Mistake(
             lambda A, B, delta: (
                 B * (math.expm1(delta * A) / A if A else delta)
             ),
@@ -93,10 +160,11 @@ B_BAR = Exercise(
             lambda A, B, delta: torch.where(
                 A == 0, delta * B, (torch.exp(delta * A) - 1) / A * B
             ),
-            "Right at A = 0 and far from it, but not in between. e^u - 1 "
-            "subtracts two nearly equal numbers and loses digits where u is "
-            "small, and Euler's delta B is no more than close there. "
-            "`torch.expm1` computes e^u - 1 without the subtraction.",
+            "Right at A = 0 and far from it, but not in between. With w = "
+            "delta A, e^w - 1 subtracts two nearly equal numbers and loses "
+            "digits where w is small, and Euler's delta B is no more than "
+            "close there. `torch.expm1` computes e^w - 1 without the "
+            "subtraction.",
             judge=_b_bar_on(_ORDINARY + _ZERO),
         ),
     ],
@@ -108,11 +176,11 @@ B_BAR = Exercise(
 
 
 def solve_half_life(A: float = -1.0, steps: int = 50) -> float:
-    """Solve ln 2 / (delta |A|) = steps for delta.
+    """Solve e^(steps delta A) = 1/2 for delta.
 
-    The half-life falls like 1 / delta: at delta = 1 it is ln 2 / |A|.
+    The logarithm of both sides: steps delta A = -ln 2, and A = -|A|.
     """
-    return half_life(A, delta=1.0).item() / steps  # 0.0139
+    return math.log(2) / (steps * abs(A))  # 0.0139
 
 
 _DELTA = solve_half_life()
@@ -175,8 +243,8 @@ _LIMIT = solve_euler_limit()
 EULER_LIMIT = Exercise(
     name="zoh/euler-limit",
     question=(
-        "Forward Euler follows a state with A = -16 and no input. What is "
-        "the largest step Δ with which the state never grows? Give Δ within "
+        "Euler follows a state with A = -16 and no input. What is the "
+        "largest step Δ with which the state never grows? Give Δ within "
         "0.1 %."
     ),
     solution=_LIMIT,
@@ -272,92 +340,138 @@ WHICH_STATE = Exercise(
 )
 
 
-def solve_ratio(A: float = -16.0, delta: float = 0.1) -> float:
-    """delta B / B_bar, which is u / (1 - e^-u) with u = delta |A|."""
-    _, B_bar_released = discretize_mamba(A, 1.0, delta)
-    _, B_bar_zoh = discretize_zoh(A, 1.0, delta)
-    return (B_bar_released / B_bar_zoh).item()  # 2.00
+def solve_ratio(ratio: float = 3.0) -> float:
+    """Solve u / (1 - e^-u) = ratio, the code's B_bar over ZOH's, for u.
+
+    u = ratio (1 - e^-u): put the last u in on the right, until it stays.
+    """
+    u = ratio
+    for _ in range(100):
+        u = ratio * (1 - math.exp(-u))
+    return u  # 2.82
+
+
+def _solve_ratio_of_growth(ratio: float = 3.0) -> float:
+    """Solve (e^u - 1) / u = ratio for u: phi1 of u, and not of w = -u."""
+    u = ratio
+    for _ in range(100):
+        u = math.log1p(ratio * u)
+    return u
 
 
 _RATIO = solve_ratio()
-_U = 0.1 * 16.0  # delta |A|
 
 RATIO = Exercise(
     name="zoh/ratio",
     question=(
         "Mamba's released code uses Δ B where zero-order hold has `B_bar`. "
-        "With Δ = 0.1 and A = -16, what is Δ B divided by `B_bar`? Give it "
-        "within 1 %."
+        "The state is real and decays. At which u = Δ |A| is the code's Δ B "
+        "three times the `B_bar` of zero-order hold? Give u within 1 %."
     ),
     solution=_RATIO,
     judge=Number(rtol=0.01),
     mistakes=[
         Mistake(
+            3.0,
+            "For a large u the factor is almost u itself, but here that is "
+            "too coarse: e^-3 is about 0.05. Divide u by 1 - e^-u, and ask "
+            "for 3 again.",
+        ),
+        Mistake(
+            3 / -math.expm1(-3),
+            "That is the factor at u = 3. We look for the u at which the "
+            "factor is 3.",
+        ),
+        Mistake(
+            -_RATIO,
+            "That is Δ A. The strength u = Δ |A| has no sign.",
+        ),
+        Mistake(
             1 / _RATIO,
-            "That is `B_bar` divided by Δ B: turn it over.",
+            "That is 1/u: turn it over.",
         ),
         Mistake(
-            1.0,
-            "They agree only in the limit of a small Δ A. Here Δ A = -1.6: "
-            "what is written early in the hold has decayed by its end.",
+            -math.expm1(-_RATIO),
+            "That is 1 - e^-u at the u that we look for, the share of the "
+            "way to its limit that the state covers in one hold. Multiply it "
+            "by the factor.",
         ),
         Mistake(
-            _U,
-            "That is Δ |A|. Divide it by the share of the way to its limit "
-            "that the state covers in one hold, 1 - e^(Δ A).",
+            _solve_ratio_of_growth(),
+            "This u solves (e^u - 1) / u = 3, which belongs to a growing "
+            "state. In (e^w - 1) / w, w = Δ A = -u is negative. And which "
+            "of the two weights is the larger one?",
         ),
         Mistake(
-            -math.expm1(-_U),
-            "That is 1 - e^(Δ A), the share of the way to its limit that the "
-            "state covers in one hold. `B_bar` is this share of B/|A|.",
+            math.log(3 / 2),
+            "With this u, 1 - e^-u is 1/3. But Δ B depends on u as well: "
+            "what is to be 1/3 is (1 - e^-u) / u.",
+        ),
+        Mistake(
+            math.log(3),
+            "With this u, e^-u is 1/3: a third of an old state is left after "
+            "one step. The question is about what is written in that step.",
         ),
     ],
-    nudge="`B_bar` = (1 - e^(Δ A)) B / |A|. What is B in the ratio?",
+    nudge=(
+        "`B_bar` = (1 - e^-u) B / |A|, and Δ B = u B / |A|. Their quotient "
+        "is to be 3: set it so, and find u by trying or by iterating."
+    ),
 )
 
 
-def solve_second_order(deltas: Sequence[float] = (0.1, 0.05)) -> str:
-    """Measure the order of each rule, and take the largest but ZOH's."""
-    orders = {}
-    for rule in DISCRETIZATION_RULES:
-        errors = discretization_errors(rule, deltas, sampling="midpoint")
-        orders[rule] = observed_order(deltas, errors)
-    del orders["zoh"]
-    return max(orders, key=orders.get)  # 2.0; the others have 1.0
+def solve_which_rule(w: float = -6.0, wanted: float = -0.5) -> str:
+    """Try all rules on A = w with a step of 1, so that delta A = w."""
+    fitting = []
+    for name, rule in DISCRETIZATION_RULES.items():
+        A_bar, _ = rule(A=w, B=1.0, delta=1.0)
+        if math.isclose(A_bar.item(), wanted):
+            fitting.append(name)
+    (only,) = fitting
+    return only  # (1 - 3) / (1 + 3)
 
 
-SECOND_ORDER = Exercise(
-    name="zoh/second-order",
+_A_BAR_OF = {
+    name: rule(A=-6.0, B=1.0, delta=1.0)[0].item()
+    for name, rule in DISCRETIZATION_RULES.items()
+}
+
+WHICH_RULE = Exercise(
+    name="zoh/which-rule",
     question=(
-        "A smooth input is sampled in the middle of each hold. Of the five "
-        "rules, two then have an error that falls to a quarter when Δ is "
-        "halved. One is zero-order hold; which is the other?"
+        "A decaying real state has Δ A = -6. Which rule gives `A_bar` = -0.5?"
     ),
-    solution=solve_second_order(),
+    solution=solve_which_rule(),
     judge=Text(tuple(DISCRETIZATION_RULES)),
     mistakes=[
         Mistake(
-            "zoh",
-            "Zero-order hold is the one that we named. Which of the other "
-            "four treats both ends of the hold alike?",
-        ),
-        Mistake(
             "euler",
-            "Euler takes the slope at the start of the hold for the whole of "
-            "it. Halving Δ halves the error, and no more.",
+            "A negative `A_bar` is possible with Euler, but 1 + Δ A is "
+            f"{_A_BAR_OF['euler']:g} here: the state changes its sign and "
+            "grows.",
         ),
         Mistake(
             "backward_euler",
-            "Backward Euler takes the slope at the end of the hold for the "
-            "whole of it: as one-sided as Euler, from the other side.",
+            "1 / (1 - Δ A) is positive for every decaying state, here "
+            f"{_A_BAR_OF['backward_euler']:.3f}. Backward Euler does not "
+            "change the sign of a state.",
+        ),
+        Mistake(
+            "zoh",
+            "Zero-order hold has the exact decay e^(Δ A), here "
+            f"{_A_BAR_OF['zoh']:.4f}. An exponential of a real number is "
+            "never negative.",
         ),
         Mistake(
             "mamba",
-            "The released code has the decay of zero-order hold, but Euler's "
-            "weight for the input, and its error is of first order.",
+            "The released code differs from zero-order hold in `B_bar` only. "
+            f"Its `A_bar` is e^(Δ A) too, here {_A_BAR_OF['mamba']:.4f}, "
+            "and positive.",
         ),
     ],
-    nudge="Look at the slopes of the errors that the chapter measures.",
+    nudge=(
+        "Put Δ A = -6 into the `A_bar` of each rule. Which can be negative?"
+    ),
 )
 
 EXERCISES = (
@@ -366,5 +480,5 @@ EXERCISES = (
     EULER_LIMIT,
     WHICH_STATE,
     RATIO,
-    SECOND_ORDER,
+    WHICH_RULE,
 )

@@ -311,11 +311,11 @@ function drawInput(parts, { samples, delta }, marked) {
     tread += `${k ? "V" : `M${from} `}${at}H${to}`;
     area += `V${at}H${to}`;
   }
-  parts.tread.setAttribute("d", tread);
-  parts.area.setAttribute("d", `${area}V${y(0)}Z`);
+  set(parts.tread, { d: tread });
+  set(parts.area, { d: `${area}V${y(0)}Z` });
   const [from, to] = [x(marked), x(marked + 1)];
   set(parts.band, { x: from, width: to - from });
-  parts.ruler.setAttribute("d", `M${from} ${TOP - 9}v8M${from} ${TOP - 5}H${to}M${to} ${TOP - 9}v8`);
+  set(parts.ruler, { d: `M${from} ${TOP - 9}v8M${from} ${TOP - 5}H${to}M${to} ${TOP - 9}v8` });
   set(parts.rulerText, {
     x: clamp((from + to) / 2, left + RULER_TEXT / 2, right - RULER_TEXT / 2),
     text: `held for Δ = ${format(delta)}`,
@@ -339,7 +339,7 @@ function drawStep({ x, y, bottom, narrow }, step, { samples, states, exact, delt
     "aria-valuetext": `${format(value)}, held from ${format(k * delta)} to ${format((k + 1) * delta)}`,
   });
   // The curve comes from the other side of the tread.
-  step.name.setAttribute("y", before > value ? 22 : -13);
+  set(step.name, { y: before > value ? 22 : -13 });
 
   const last = k === samples.length - 1;
   const at = y(h);
@@ -401,8 +401,8 @@ function drawTimes({ times, left, right, bottom, narrow }, { samples, delta }) {
   }
   for (const [n, value] of values.entries()) {
     const tick = times.children[n];
-    tick.setAttribute("transform", `translate(${time(value).toFixed(1)} ${bottom})`);
-    tick.lastChild.textContent = value === 0 ? "t = 0" : format(value);
+    set(tick, { transform: `translate(${time(value).toFixed(1)} ${bottom})` });
+    set(tick.lastChild, { text: value === 0 ? "t = 0" : format(value) });
   }
 }
 

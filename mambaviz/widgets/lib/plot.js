@@ -10,12 +10,20 @@ export function svg(tag, attributes = {}, parent = null) {
   return element;
 }
 
-/** Set several attributes, and the text under the name `text`. */
+/**
+ * Set several attributes, and the text under the name `text`. What is as it
+ * was is left alone: comparing is cheaper than laying out anew.
+ */
 export function set(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") element.textContent = value;
-    else if (value === null) element.removeAttribute(name);
-    else element.setAttribute(name, value);
+    const text = String(value);
+    if (name === "text") {
+      if (element.textContent !== text) element.textContent = text;
+    } else if (value === null) {
+      element.removeAttribute(name);
+    } else if (element.getAttribute(name) !== text) {
+      element.setAttribute(name, text);
+    }
   }
   return element;
 }
