@@ -1,16 +1,19 @@
 """The chapter runs, and says in its prose what its cells compute."""
 
 import ast
+import contextlib
 import re
 from pathlib import Path
 
 import jupytext
 import nbclient
 import pytest
+import torch
 from docutils import nodes
 
 from mambaviz import exercises, widgets
 from mambaviz.exercises import zero_order_hold as questions
+from mambaviz.theory import discretize
 from mambaviz.theory.convergence import (
     discretization_errors,
     observed_order,
@@ -68,6 +71,10 @@ def text_of(notebook):
     )
 
 
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
 def calls(cell, name):
     """The calls of a function in a cell."""
     return [
@@ -103,19 +110,45 @@ def test_every_cell_runs_and_is_quiet(executed):
     assert streams == {"stdout"}
 
 
+@pytest.mark.parametrize("rule", DISCRETIZATION_RULES)
+def test_the_curve_ends_its_holds_at_the_states_of_zoh_alone(
+    rule, source, monkeypatch
+):
+    """The chapter's check can fail: it is not held against itself."""
+    swapped = DISCRETIZATION_RULES[rule]
+    monkeypatch.setattr(discretize, "discretize_zoh", swapped)
+    asks = "assert (states - held_state("
+    cells = [cell.source for cell in code_cells(source)]
+    (asking,) = [k for k, cell in enumerate(cells) if asks in cell]
+    setup, asked = cells[asking].split(asks)
+    names, dtype = {}, torch.get_default_dtype()
+    try:
+        exec(cells[0], names)  # the imports
+        names["discretize_zoh"] = swapped
+        exec(cells[asking - 1], names)  # the system
+        exec(setup, names)
+        fails = pytest.raises(AssertionError)
+        with contextlib.nullcontext() if rule == "zoh" else fails:
+            exec(asks + asked.splitlines()[0], names)
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def test_cells_are_short(source):
     lengths = [len(cell.source.splitlines()) for cell in code_cells(source)]
     assert max(lengths) <= LONGEST_CELL
 
 
 def test_what_only_draws_is_folded_and_what_teaches_is_open(source):
-    folded = [
-        "hide-input" in cell.metadata.get("tags", [])
-        for cell in code_cells(source)
-    ]
-    draws = [bool(calls(cell, "plate")) for cell in code_cells(source)]
+    imports, *rest = code_cells(source)
+    folded = [cell for cell in rest if "hide-input" in tags(cell)]
+    draws = [cell for cell in rest if calls(cell, "plate")]
     assert folded == draws
-    assert sum(draws) >= 3
+    assert len(draws) >= 3
+    assert imports.source.startswith("import ")
+    assert tags(imports) == ["hide-input"]
+    prompt = imports.metadata["mystnb"]["code_prompt_show"]
+    assert prompt == "Show the imports"
 
 
 def test_every_plate_says_in_words_what_it_shows(source):
