@@ -47,6 +47,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     equations.setup(app)
     assets.setup(app)
     site.setup(app)
+    notebooks.setup_notebooks(app)
     app.connect("config-inited", use_own_looks)
     app.connect("build-finished", partial(write_extras, judge), priority=800)
     return {

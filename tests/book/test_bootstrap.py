@@ -32,6 +32,10 @@ case "$*" in
   *jupyter_book*)
     echo "book" >> "$here/calls"
     exit 0 ;;
+  *book.notebooks*)
+    mkdir -p lab ;;
+  "-m jupyterlab"*)
+    echo "lab in $(basename "$PWD"): $*" >> "$here/calls" ;;
   "-m pytest"*)
     echo "pytest $*" >> "$here/calls"
     exit 5 ;;
@@ -444,6 +448,24 @@ def test_an_environment_without_pip_is_completed(bootstrap, tmp_path):
     python = str(bootstrap.environment_python(tmp_path))
     assert bootstrap.importable(python, "pip")
     assert kept.exists()
+
+
+def test_jupyterlab_opens_among_the_copies(house):
+    assert house.run("lab", "--no-browser")[0] == 0
+    (call,) = house.calls("lab")
+    assert call.startswith("lab in lab:")
+    assert f"root_dir={house.root / 'lab'}" in call
+    assert "/lab/tree/index.ipynb" in call
+    assert call.endswith("--no-browser")
+
+
+def test_serving_needs_nothing_installed(house):
+    shutil.rmtree(house.root / ".venv")
+    shutil.copy(SOURCE.with_name("serve.py"), house.script.parent)
+    status, _, said = house.run("serve")
+    assert status == 1
+    assert "run `make book` first" in said
+    assert not (house.root / ".venv").exists()
 
 
 def test_benchmarks_are_named_when_one_is_not_found(house):

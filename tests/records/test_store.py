@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import pytest
 
@@ -14,6 +15,12 @@ GOOD = {
 }
 
 
+@pytest.fixture(autouse=True)
+def checkout(monkeypatch):
+    """As if in a git checkout, which an unpacked archive is not."""
+    monkeypatch.setattr(store, "_git_state", lambda: ("0123abcd" * 5, False))
+
+
 def test_every_record_of_the_package_fits_the_schema():
     for name in store.record_names():
         record = store.read_record(name)
@@ -26,7 +33,7 @@ def test_a_record_says_how_it_came_about(tmp_path):
     record = json.loads(path.read_text())
     store.validate_record(record)
     assert record["rows"] == [["a slider", 1.5]]
-    assert len(record["git_commit"]) == 40
+    assert record["git_commit"] == "0123abcd" * 5
     assert "mambaviz" in record["software"]
     assert "cores" in record["device"]
 
@@ -72,3 +79,26 @@ def test_a_damaged_record_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "RESULTS", tmp_path)
     with pytest.raises(ValueError, match=r"half\.json is damaged"):
         store.read_record("half")
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(store, "ROOM", tmp_path)
+    monkeypatch.setattr(store, "RESULTS", tmp_path / "results")
+    with pytest.raises(ValueError, match="in a git checkout"):
+        store.write_record("a_result", folder=tmp_path, **GOOD)
+
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "--message", "first")
+    for tree, dirty in (("results/a.json", False), ("changed.py", True)):
+        path = tmp_path / tree
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1")
+        commit, is_dirty = store._git_state()
+        assert len(commit) == 40
+        assert is_dirty is dirty, tree
