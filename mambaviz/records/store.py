@@ -161,7 +161,7 @@ def _git(*arguments: str) -> str:
 def _git_state() -> tuple[str, bool]:
     """The commit, and whether the tree differs from it (records aside)."""
     try:
-        changed = _git("status", "--porcelain", "--", ":/", f":!{RESULTS}")
+        changed = _git("status", "--porcelain", "--", ":/", ":!results")
         return _git("rev-parse", "HEAD"), bool(changed)
     except (OSError, subprocess.CalledProcessError) as error:
         raise ValueError(
