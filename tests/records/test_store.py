@@ -1,5 +1,6 @@
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +103,11 @@ def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
         commit, is_dirty = store._git_state()
         assert len(commit) == 40
         assert is_dirty is dirty, tree
+
+
+def test_the_readme_quotes_the_record_of_the_explorables():
+    record = store.read_record("explorable_latency")
+    column = record["columns"].index("input_and_drawing_p95_ms")
+    slowest = max(row[column] or 0 for row in record["rows"])
+    readme = Path(__file__).parents[2] / "README.md"
+    assert f"drawn in {slowest} ms" in readme.read_text(encoding="utf-8")
