@@ -25,6 +25,17 @@ ICON_STYLES = {
     "fa-brands": "brands",
 }
 
+TEX_LETTERS = {
+    r"\Delta": "Δ",
+    r"\lambda": "λ",
+    r"\omega": "ω",
+    r"\varphi": "φ",
+    r"\partial": "∂",
+    r"\ln": "ln",
+    r"\exp": "exp",
+    r"\cos": "cos",
+}
+
 
 @dataclass
 class Page:
@@ -85,6 +96,20 @@ def read_page(name: str, source: str) -> Page:
     return page
 
 
+def read_out(tex: str) -> str:
+    r"""An equation as the words around it can carry it: ``\bar A`` as ``Ā``.
+
+    Args:
+        tex: the equation's source.
+
+    Returns:
+        Its letters and signs; what only sets them in two dimensions is gone.
+    """
+    tex = re.sub(r"\\(?:bar|overline)\s*\{?(\w)\}?", "\\1\u0304", tex)
+    tex = re.sub(r"\\[A-Za-z]+", lambda m: TEX_LETTERS.get(m[0], " "), tex)
+    return re.sub(r"\\.|[{}]", "", tex)
+
+
 def icons_of(classes: str) -> set[tuple[str, str]]:
     """The icons that a class attribute asks for.
 
@@ -108,6 +133,7 @@ class _Reader(HTMLParser):
         self.page = Page(name)
         self.text: list[str] = []
         self.in_article = False
+        self.in_equation = False
         self.skipped = ""  # the tag of the element being left out, and
         self.depth = 0  # how many of the same kind are open in it
 
@@ -129,6 +155,7 @@ class _Reader(HTMLParser):
                 name = html.escape(attributes.get("id", ""))
                 self.text.append(f'<section id="{name}">')
             else:
+                self.in_equation = "mv-tex" in words
                 self._space(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -142,10 +169,13 @@ class _Reader(HTMLParser):
             elif self.in_article and tag == "section":
                 self.text.append("</section>")
             else:
+                self.in_equation = False
                 self._space(tag)
 
     def handle_data(self, data: str) -> None:
         if self.in_article and not self.skipped:
+            if self.in_equation:
+                data = read_out(data)
             self.text.append(html.escape(data, quote=False))
 
     def _space(self, tag: str) -> None:

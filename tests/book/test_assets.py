@@ -261,12 +261,14 @@ def test_a_pages_text_is_what_a_reader_reads():
         """<nav>not this</nav><article class="bd-article">
         <section id="a"><h1>Half<a class="headerlink" href="#a">#</a></h1>
         <p>One <span class="math pst-js-only">\\(x\\)</span><noscript><code
-        class="mv-tex">x &lt; 1</code></noscript>, <b>two</b>.</p>
+        class="mv-tex">\\bar{A} = e^{\\Delta A} &lt; 1</code></noscript>,
+        <b>two</b>, <code>\\d{2}</code>.</p>
         <script>if (1 < 2) {}</script><svg><text>no</text></svg>
         <pre>code</pre></section></article><footer>nor this</footer>""",
     )
     assert page.text == (
-        '<section id="a"> Half One x &lt; 1, two. code </section>'
+        '<section id="a"> Half One A\u0304 = e^Δ A &lt; 1, two, \\d{2}.'
+        " code </section>"
     )
 
 

@@ -15,26 +15,13 @@ from sphinx.application import Sphinx
 import mambaviz
 from mambaviz.book import notebooks
 from mambaviz.book.wheel import write_wheel
+from tests.book.conftest import NOTEBOOK
 
 ROOT = Path(__file__).parents[2]
 IN_CI = os.environ.get("CI") == "true"
 
-HEADER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-    format_version: 0.13
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-"""
 FIRST = (
-    HEADER
+    NOTEBOOK
     + """\
 # First
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from mambaviz.widgets import MemoryDecay
 from tests.browser.visiting import PHONE, settle, visit
+from tests.browsing import page_with
 
 pytestmark = pytest.mark.browser
 
@@ -149,6 +151,25 @@ def test_each_explorable_on_a_page_has_a_state_of_its_own(chapter):
     field.press("Enter")
     assert state(chapter, "memory-decay", "delta") == 0.9
     assert state(chapter, "five-rules", "delta") == before
+
+
+def test_two_of_a_kind_on_a_page_do_not_disturb_each_other(browser):
+    page = browser.new_page()
+    try:
+        page.set_content(page_with(MemoryDecay(), MemoryDecay(delta=0.2)))
+        first, second = page.locator("[data-explorable]").all()
+        delta = "box => box.model.get('delta')"
+        assert [b.evaluate(delta) for b in (first, second)] == [0.1, 0.2]
+        before = second.locator("svg.mv-picture").inner_html()
+        first.locator("input[data-field=delta]").fill("0.5")
+        first.locator("input[data-field=delta]").press("Enter")
+        settle(page)
+        assert [b.evaluate(delta) for b in (first, second)] == [0.5, 0.2]
+        assert second.locator("svg.mv-picture").inner_html() == before
+        second.get_by_role("button", name="Reset").click()
+        assert [b.evaluate(delta) for b in (first, second)] == [0.5, 0.2]
+    finally:
+        page.close()
 
 
 def test_screen_readers_hear_names_values_and_what_is_seen(chapter):
