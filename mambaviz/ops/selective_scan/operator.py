@@ -1,0 +1,188 @@
+"""A rung with its own backward pass as an operator of PyTorch.
+
+A rung (``chunked``, ``cpu``, ``fused``) is a module with four functions:
+``refusal``, ``checkpoint_shape``, ``forward`` and ``backward``. Here they
+become two operators, one for each direction, that autograd knows how to
+connect and that ``torch.compile`` calls without looking inside.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+
+from mambaviz.ops.selective_scan.reference import accumulation_dtype
+
+ARGUMENTS = (
+    "Tensor x, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, "
+    "Tensor? z, Tensor? delta_bias, Tensor? initial_state, Tensor? reset, "
+    "bool delta_softplus"
+)
+N_TENSORS = 10
+N_GRADIENTS = 9  # reset has none
+FORWARD = f"({ARGUMENTS}, bool keep) -> (Tensor, Tensor, Tensor)"
+GRADIENTS = ", ".join(["Tensor"] * N_GRADIENTS)
+BACKWARD = (
+    "(Tensor grad_y, Tensor grad_last_state, Tensor checkpoints, "
+    f"{ARGUMENTS}) -> ({GRADIENTS})"
+)
+
+
+def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
+    """Register ``mambaviz::selective_scan_<name>`` and its backward pass.
+
+    Args:
+        name: the backend.
+        rung: the module with the four functions.
+
+    Returns:
+        A function of the door's ten tensors and ``delta_softplus`` that
+        returns y and the last state.
+    """
+    qualified = f"mambaviz::selective_scan_{name}"
+
+    def fake_forward(x, delta, A, *others):
+        keep = others[-1]
+        batch, length, d_inner = x.shape
+        dtype = accumulation_dtype(x, delta, A)
+        dtype = dtype.to_complex() if A.is_complex() else dtype
+        shape = rung.checkpoint_shape(batch, length, d_inner, A.shape[1])
+        return (
+            x.new_empty(x.shape),
+            x.new_empty((batch, *A.shape), dtype=dtype),
+            x.new_empty(shape if keep else (0,), dtype=dtype),
+        )
+
+    def fake_backward(grad_y, grad_last_state, checkpoints, *inputs):
+        return tuple(
+            grad_y.new_empty(0) if t is None else t.new_empty(t.shape)
+            for t in inputs[:N_GRADIENTS]
+        )
+
+    def remember(ctx, inputs, output):
+        *tensors, ctx.delta_softplus, ctx.kept = inputs
+        _, last_state, checkpoints = output
+        ctx.save_for_backward(*tensors, checkpoints)
+        ctx.state_dtype = last_state.dtype
+        ctx.set_materialize_grads(False)
+
+    def differentiate(ctx, grad_y, grad_last_state, _):
+        *tensors, checkpoints = ctx.saved_tensors
+        x, A = tensors[0], tensors[2]
+        if grad_y is None:
+            grad_y = torch.zeros_like(x)
+        if grad_last_state is None:
+            grad_last_state = A.new_zeros(
+                (x.shape[0], *A.shape), dtype=ctx.state_dtype
+            )
+        if not ctx.kept:
+            *_, checkpoints = forward(*tensors, ctx.delta_softplus, True)
+        gradients = backward(
+            grad_y, grad_last_state, checkpoints, *tensors, ctx.delta_softplus
+        )
+        of_tensors = (
+            None if tensor is None else gradient
+            for tensor, gradient in zip(tensors, gradients, strict=False)
+        )
+        return *of_tensors, None, None, None  # reset and the two flags
+
+    def refuse(ctx, *_):
+        raise NotImplementedError(
+            f'backend "{name}" has a first derivative only, in reverse mode; '
+            'backend "reference" has all'
+        )
+
+    backward = _operator(
+        f"{qualified}_backward",
+        BACKWARD,
+        _dense_gradients(rung.backward),
+        fake_backward,
+        lambda ctx, inputs, output: None,
+        refuse,
+        refuse,
+    )
+    forward = _operator(
+        qualified,
+        FORWARD,
+        rung.forward,
+        fake_forward,
+        remember,
+        differentiate,
+        refuse,
+    )
+
+    def run(*arguments):
+        tensors = arguments[:N_TENSORS]
+        keep = torch.is_grad_enabled() and any(
+            t is not None and t.requires_grad for t in tensors
+        )
+        y, last_state, _ = forward(*arguments, keep)
+        return y, last_state
+
+    return run
+
+
+def _operator(
+    name: str,
+    schema: str,
+    kernel: Callable,
+    fake: Callable,
+    setup: Callable,
+    differentiate: Callable,
+    refuse: Callable,
+) -> Callable:
+    """Register an operator with its derivative, for the compiler and eager.
+
+    The formula of an operator is what ``torch.compile`` takes. Outside, it
+    would silently lose a tangent of forward mode, and ``torch.func`` refuses
+    it; there an autograd.Function stands around the operator.
+    """
+    # Not torch.library.custom_op, whose first call imports the compiler.
+    torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(
+        name, "CompositeExplicitAutograd", _without_autocast(kernel)
+    )
+    torch.library.register_fake(name, fake)
+    torch.library.register_autograd(name, differentiate, setup_context=setup)
+    namespace, _, short = name.partition("::")
+    operator = getattr(getattr(torch.ops, namespace), short).default
+    methods = {
+        "forward": operator,
+        "setup_context": setup,
+        "backward": differentiate,
+        "jvp": refuse,
+    }
+    function = type(
+        short,
+        (torch.autograd.Function,),
+        {name: staticmethod(method) for name, method in methods.items()}
+        | {"generate_vmap_rule": True},
+    )
+
+    def call(*arguments):
+        if torch.compiler.is_compiling():
+            return operator(*arguments)
+        return function.apply(*arguments)
+
+    return call
+
+
+def _without_autocast(function: Callable) -> Callable:
+    def plain(*arguments):
+        with torch.autocast(arguments[0].device.type, enabled=False):
+            return function(*arguments)
+
+    return plain
+
+
+def _dense_gradients(function: Callable) -> Callable:
+    """An operator returns tensors only: an empty one in the place of None."""
+
+    def dense(*arguments):
+        grad_y = arguments[0]
+        return tuple(
+            grad_y.new_empty(0) if gradient is None else gradient
+            for gradient in function(*arguments)
+        )
+
+    return dense
