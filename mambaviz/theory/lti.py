@@ -114,7 +114,7 @@ def simulate_held(
     C: Outputs,
     D: Skip,
     x: Signal,
-    delta: Float[Tensor, ""] | float,
+    delta: Float[Tensor, ""] | int | float,
     initial_state: State | None = None,
 ) -> Response:
     """The output for an input that is held step by step, by ``solve_ode``.
@@ -128,7 +128,7 @@ def simulate_held(
     Args:
         A, B, C, D: the continuous system.
         x: the inputs.
-        delta: how long each is held, positive, in time.
+        delta: how long each is held, positive, in time; it gets no gradient.
         initial_state: the state at time 0; zero if None.
 
     Returns:
@@ -232,7 +232,7 @@ def ssm_kernel(
     Returns:
         (length,) where B_bar and C are vectors, else (length, d_out, d_in).
 
-    Source: Gu, Goel and Re 2022 (arXiv 2111.00396), eq. 5.
+    Source: Gu and Dao 2023 (arXiv 2312.00752), eq. 3a.
 
     Example:
         >>> half, one = torch.tensor([0.5]), torch.ones(1)
@@ -271,7 +271,7 @@ def impulse_response(
     are_vectors = B_bar.ndim == C.ndim == 1
     system = _matrices(A_bar, B_bar, C, D)
     responses = []
-    for row in torch.eye(system[1].shape[1], dtype=system[0].dtype):
+    for row in torch.eye(system[1].shape[1]).to(system[1]):
         impulse = pad(row[None], (0, 0, 0, length - 1))  # length d_in
         responses.append(simulate_recurrence(*system, impulse))
     response = torch.stack(responses, dim=-1)
@@ -556,8 +556,8 @@ def add_redundant_state(
 
 def superposition_error(
     system: Callable[[Tensor], Tensor],
-    x_1: Signal,
-    x_2: Signal,
+    x_1: Inexact[Tensor, "*shape"],
+    x_2: Inexact[Tensor, "*shape"],
     weights: tuple[float, float] = (2.0, -3.0),
 ) -> float:
     """How far a system is from linear, on two inputs.
@@ -566,7 +566,7 @@ def superposition_error(
 
     Args:
         system: from x to y; any function, such as a layer.
-        x_1, x_2: inputs of one shape, time first.
+        x_1, x_2: two inputs of one shape.
         weights: a and b.
 
     Returns:
@@ -586,7 +586,9 @@ def superposition_error(
 
 
 def shift_error(
-    system: Callable[[Tensor], Tensor], x: Signal, steps: int
+    system: Callable[[Tensor], Tensor],
+    x: Inexact[Tensor, "length ..."],
+    steps: int,
 ) -> float:
     """How far a system is from time-invariant, on one input.
 
@@ -604,7 +606,7 @@ def shift_error(
         About the rounding, 1e-16, for a time-invariant system.
 
     Example:
-        >>> louder = torch.tensor([1.0, 2.0, 3.0])
+        >>> louder = torch.tensor([1.0, 2.0, 4.0])
         >>> shift_error(lambda x: louder * x, torch.ones(3), 1)
         0.5
     """

@@ -69,15 +69,16 @@ def solve_ode(
     for t, end in itertools.pairwise(times.tolist()):
         shortest = 1e-9 * (end - t)
         while t < end:
-            step = min(step, end - t)
+            taken = min(step, end - t)
             size = max(size, _size(h))
-            later, runs = _extrapolate(slope, t, h, step, tolerance, size)
+            later, runs = _extrapolate(slope, t, h, taken, tolerance, size)
             if later is not None:
-                # t + step could miss the end by a rounding error.
-                t, h = (end if step == end - t else t + step), later
-                step = 2 * step if runs <= EASY_RUNS else step
-            elif step > shortest:
-                step = step / 2
+                # t + taken could miss the end by a rounding error.
+                t, h = (end if taken == end - t else t + taken), later
+                if runs <= EASY_RUNS and taken == step:
+                    step = 2 * step
+            elif taken > shortest:
+                step = taken / 2
             else:
                 raise ArithmeticError(
                     "the slope must be smooth and finite: from "
