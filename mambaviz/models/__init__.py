@@ -1,0 +1,56 @@
+"""The models: one family a file."""
+
+from mambaviz.models.attention import (
+    KVCache,
+    MultiHeadAttention,
+    attention_weights,
+    causal_mask,
+    recorded_weights,
+    scaled_dot_product_attention,
+)
+from mambaviz.models.checkpoints import CheckpointError
+from mambaviz.models.inspection import RecordedScan, recorded_scans
+from mambaviz.models.language_model import RELEASED, MambaConfig, MambaLM
+from mambaviz.models.mamba import (
+    S6,
+    MambaBlock,
+    MambaState,
+    ResidualBlock,
+    RMSNorm,
+)
+from mambaviz.models.sampling import (
+    choose_token,
+    generate,
+    token_probabilities,
+)
+from mambaviz.models.transformer import (
+    EncoderDecoder,
+    TransformerBlock,
+    TransformerLM,
+)
+
+__all__ = [
+    "RELEASED",
+    "S6",
+    "CheckpointError",
+    "EncoderDecoder",
+    "KVCache",
+    "MambaBlock",
+    "MambaConfig",
+    "MambaLM",
+    "MambaState",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "RecordedScan",
+    "ResidualBlock",
+    "TransformerBlock",
+    "TransformerLM",
+    "attention_weights",
+    "causal_mask",
+    "choose_token",
+    "generate",
+    "recorded_scans",
+    "recorded_weights",
+    "scaled_dot_product_attention",
+    "token_probabilities",
+]
