@@ -22,6 +22,7 @@ from mambaviz.book import (
     notebooks,
     output,
     progress,
+    reference,
     site,
     strict,
     wheel,
@@ -48,6 +49,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     assets.setup(app)
     site.setup(app)
     notebooks.setup_notebooks(app)
+    reference.setup(app)
     app.connect("config-inited", use_own_looks)
     app.connect("build-finished", partial(write_extras, judge), priority=800)
     return {

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -82,8 +84,68 @@ def test_its_metadata_tells_pip_what_a_notebook_needs(wheel):
     assert metadata["Requires-Python"] == ">=3.11"
     needs = metadata.get_all("Requires-Dist")
     assert any(need.startswith("torch") for need in needs)
-    in_notebooks = [need for need in needs if 'extra == "notebook"' in need]
-    assert any(need.startswith("anywidget") for need in in_notebooks)
+    for extra, library in (
+        ("notebook", "anywidget"),
+        ("fast", "numba"),
+        ("gpu", "triton"),
+    ):
+        asked = [need for need in needs if f'extra == "{extra}"' in need]
+        assert any(need.startswith(library) for need in asked), extra
+
+
+# What runs from the wheel where nothing of the book is, and nothing that makes
+# a scan fast. A module that is None in sys.modules cannot be imported.
+ELSEWHERE = """
+import sys, warnings
+for absent in ("numba", "llvmlite", "triton", "matplotlib", "plotly",
+               "anywidget", "ipywidgets", "sphinx"):
+    sys.modules[absent] = None
+
+import torch
+import mambaviz
+from mambaviz.models import MambaConfig, MambaLM
+from mambaviz.ops.selective_scan import selective_scan, unavailable
+from mambaviz.records import store
+from mambaviz.theory import half_life
+
+print(mambaviz.__file__)
+for name in store.record_names():
+    assert store.read_record(name)["name"] == name
+assert half_life(-1.0, 0.1) > 6.9
+for missing, library in (("cpu", "Numba"), ("fused", "Triton")):
+    assert library.lower() in unavailable(missing).lower(), missing
+
+x = torch.rand(1, 5, 2)
+A, B = -torch.ones(2, 3), torch.ones(1, 5, 3)
+with warnings.catch_warnings(record=True) as notices:
+    warnings.simplefilter("always")
+    y = selective_scan(x, x, A, B, B)
+assert any("numba" in str(notice.message).lower() for notice in notices)
+judge = selective_scan(x, x, A, B, B, backend="reference")
+torch.testing.assert_close(y, judge)
+
+model = MambaLM(MambaConfig(d_model=8, n_layers=1, vocab_size=16))
+model.save_pretrained("checkpoint")
+prompt = torch.tensor([[1, 2, 3]])
+again = MambaLM.from_pretrained("checkpoint")
+assert torch.equal(again.generate(prompt, 4), model.generate(prompt, 4))
+"""
+
+
+def test_it_runs_elsewhere_without_what_is_optional(wheel, tmp_path):
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index"]
+    pip += ["--no-deps", "--no-compile", "--target", site, wheel]
+    subprocess.run(pip, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(site / "mambaviz" / "__init__.py")
 
 
 def test_two_checkouts_give_the_same_bytes(wheel, checkout, tmp_path):

@@ -1,0 +1,46 @@
+"""The examples in README.md are run, as a reader would copy them."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.M)
+
+
+def test_there_is_one_for_each_door():
+    doors = ("selective_scan(", ".generate(", ".from_pretrained(")
+    for door in (*doors, "MemoryDecay("):
+        assert sum(door in example for example in EXAMPLES) == 1, door
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Where a reader stands, with a small model by the name of a large one."""
+    from mambaviz.models import MambaConfig, MambaLM
+
+    torch.manual_seed(0)
+    model = MambaLM(MambaConfig(d_model=8, n_layers=1, vocab_size=16))
+    model.save_pretrained(tmp_path / "mamba-130m-hf", layout="transformers")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_runs(number, folder, outside_tests):
+    torch.manual_seed(0)
+    exec(compile(EXAMPLES[number], "README.md", "exec"), {})
+
+
+def test_the_checkpoint_has_changed_its_layout_and_nothing_else(folder):
+    from mambaviz.models import MambaLM
+
+    (example,) = (e for e in EXAMPLES if ".from_pretrained(" in e)
+    exec(compile(example, "README.md", "exec"), {})
+    before = MambaLM.from_pretrained("mamba-130m-hf").state_dict()
+    after = MambaLM.from_pretrained("mamba-130m").state_dict()
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert (folder / "mamba-130m" / "config.json").is_file()
