@@ -1,9 +1,11 @@
 """What every test shares: shapes are checked at the doors of the rooms."""
 
+import os
 import sys
 
 import jaxtyping
 import pytest
+import torch
 
 pytest_plugins = ["tests.browsing"]  # the fixture `browser`
 
@@ -21,7 +23,17 @@ if imported:
     raise RuntimeError(
         f"{imported} imported before the shape checks were installed"
     )
-jaxtyping.install_import_hook(CHECKED_ROOMS, "beartype.beartype")
+hook = jaxtyping.install_import_hook(CHECKED_ROOMS, "beartype.beartype").hook
+is_checked = hook.should_instrument
+# Triton compiles a kernel from its source: nothing may stand around it.
+hook.should_instrument = lambda module: (
+    not module.endswith(".kernels") and is_checked(module)
+)
+
+# Without a GPU, Triton's interpreter runs the kernels. It has to be chosen
+# before they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def refusal(*tensors: Tensor | None) -> str | None:
 
 
 def checkpoint_shape(
-    batch: int, length: int, d_inner: int, d_state: int
+    batch: int, length: int, d_inner: int, d_state: int, groups: int = 1
 ) -> tuple[int, ...]:
     """One state at the start of each chunk, laid out in rows."""
     size = batch * d_inner * d_state

@@ -6,6 +6,7 @@ become two operators, one for each direction, that autograd knows how to
 connect and that ``torch.compile`` calls without looking inside.
 """
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 
@@ -41,12 +42,15 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
     """
     qualified = f"mambaviz::selective_scan_{name}"
 
-    def fake_forward(x, delta, A, *others):
+    def fake_forward(x, delta, A, B, C, *others):
         keep = others[-1]
         batch, length, d_inner = x.shape
         dtype = accumulation_dtype(x, delta, A)
         dtype = dtype.to_complex() if A.is_complex() else dtype
-        shape = rung.checkpoint_shape(batch, length, d_inner, A.shape[1])
+        groups = math.lcm(*(w.shape[2] for w in (B, C) if w.ndim == 4))
+        shape = rung.checkpoint_shape(
+            batch, length, d_inner, A.shape[1], groups
+        )
         return (
             x.new_empty(x.shape),
             x.new_empty((batch, *A.shape), dtype=dtype),

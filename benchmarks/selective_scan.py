@@ -1,0 +1,456 @@
+"""The fused scan on a GPU beside its peers, each checked before it is timed.
+
+For every shape: forward, and forward + backward, as medians with the 10th
+and 90th percentile of replays of a CUDA graph, the L2 cache flushed before
+each; beside them the floor, which no implementation can be below on that GPU
+(``floor_ms`` says what is counted), and the peak of memory beyond the inputs.
+
+What is timed has just been compared, at the same shape and in the same run,
+with plain PyTorch in float64: values and all gradients. It may err at most
+twice as much as plain PyTorch in its own precision. Longer sequences than
+LONGEST_JUDGED are compared with themselves in two halves, the state handed
+over. What does not agree is not timed, and the run fails.
+
+The official CUDA kernel takes part where ``selective_scan_cuda`` can be
+imported, in its own layout (batch, channel, length), without any transpose.
+
+    python -m benchmarks.selective_scan --out measured.json    # on the GPU
+    python -m benchmarks.selective_scan --record measured.json # in a checkout
+
+The second writes the record ``selective_scan_h100``; together with ``--out``
+it may stand in one command.
+"""
+
+import argparse
+import functools
+import importlib
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from mambaviz.ops.selective_scan import selective_scan
+from mambaviz.records.store import write_record
+
+NAME = "selective_scan_h100"
+LONGEST_JUDGED = 8192
+REPEATS = 21
+FLUSH_BYTES = 2**28
+
+
+class Shape(NamedTuple):
+    """What is scanned."""
+
+    batch: int
+    d_inner: int
+    length: int
+    d_state: int
+    dtype: str
+
+
+SHAPES = [
+    Shape(8, 2048, 2048, 16, "bfloat16"),
+    Shape(8, 2048, 2048, 16, "float32"),
+    Shape(4, 1536, 2048, 16, "bfloat16"),
+    Shape(1, 1536, 2048, 16, "bfloat16"),
+    *(
+        Shape(1, 1024, length, 16, "bfloat16")
+        for length in (512, 1024, 2048, 8192, 32768, 131072, 524288)
+    ),
+    *(
+        Shape(4, 1536, 2048, d_state, "bfloat16")
+        for d_state in (1, 3, 17, 64, 256)
+    ),
+]
+# Those that are not meant for every shape.
+SMALL = Shape(1, 1024, 2048, 16, "bfloat16")
+LENGTHS_OF_PEERS = (512, 2048, 8192, 32768)
+
+# Of one H100, measured: bytes of a copy, exponentials, multiply-adds a second.
+COPY, SPECIAL, FMA = 2.97e12, 4.1e12, 28e12
+
+
+def floor_ms(shape: Shape, backward: bool) -> float:
+    """The least time that memory and arithmetic units need.
+
+    Per batch, step and channel: forward N + 3 special-function operations,
+    4 N + 25 multiply-adds, and x, delta, z and y once; backward the
+    exponentials again, 13 N + 40 multiply-adds, and four more reads and three
+    writes.
+    """
+    batch, d_inner, length, n, dtype = shape
+    places = batch * d_inner * length
+    width = 2 if dtype != "float32" else 4
+    forward = max(4 * width / COPY, (n + 3) / SPECIAL, (4 * n + 25) / FMA)
+    both = forward + max(
+        7 * width / COPY, (n + 3) / SPECIAL, (13 * n + 40) / FMA
+    )
+    return 1e3 * places * (both if backward else forward)
+
+
+def make_inputs(shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Of the sizes that Mamba's initialisation gives them."""
+    batch, d_inner, length, d_state, dtype = shape
+    generator = torch.Generator("cuda").manual_seed(seed)
+    randn = functools.partial(torch.randn, generator=generator, device="cuda")
+    given = getattr(torch, dtype)
+    sequence = batch, length, d_inner
+    rows = batch, length, d_state
+    step = torch.exp(
+        torch.rand(d_inner, generator=generator, device="cuda") * 4.6 - 6.9
+    )
+    n = torch.arange(1, d_state + 1, device="cuda")
+    return {
+        "x": randn(sequence, dtype=given),
+        "delta": (randn(sequence) / 2).to(given),
+        "A": -n * torch.exp(0.3 * randn(d_inner, d_state)),
+        "B": randn(rows, dtype=given),
+        "C": randn(rows, dtype=given),
+        "D": randn(d_inner),
+        "z": randn(sequence, dtype=given),
+        "delta_bias": step + torch.log(-torch.expm1(-step)),
+    }
+
+
+def run(scan: Callable, inputs: dict, grad: torch.Tensor | None) -> dict:
+    """y, and if a gradient of it is given, those of the inputs."""
+    if grad is None:
+        with torch.no_grad():
+            return {"y": scan(**inputs)}
+    leaves = {k: v.detach().requires_grad_() for k, v in inputs.items()}
+    y = scan(**leaves)
+    grads = torch.autograd.grad(y, list(leaves.values()), grad.to(y.dtype))
+    return {"y": y.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def by(backend: str) -> Callable:
+    """The door with a backend."""
+    return functools.partial(
+        selective_scan, delta_softplus=True, backend=backend
+    )
+
+
+def off(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    """The norm of the error over that of the exact value."""
+    exact = exact.double()
+    return ((ours.double() - exact).norm() / exact.norm()).item()
+
+
+def in_float(inputs: dict, dtype: torch.dtype) -> dict:
+    """All inputs in one precision."""
+    return {name: tensor.to(dtype) for name, tensor in inputs.items()}
+
+
+def check(scan: Callable, inputs: dict, shape: Shape, backward: bool) -> float:
+    """The largest relative error; RuntimeError if plain PyTorch does better.
+
+    Raises:
+        RuntimeError: an error is more than twice that of plain PyTorch.
+    """
+    grad = torch.randn_like(inputs["x"]) if backward else None
+    if shape.length > LONGEST_JUDGED:
+        return _check_in_halves(scan, inputs)
+    exact = run(by("chunked"), in_float(inputs, torch.float64), grad)
+    plain = run(by("chunked"), inputs, grad)
+    ours = run(scan, inputs, grad)
+    worst = 0.0
+    for name, value in ours.items():
+        error = off(value, exact[name])
+        limit = 2 * off(plain[name], exact[name]) + 2**-22
+        if not error <= limit:
+            raise RuntimeError(
+                f"{shape}: {name} is off by {error:.1e}, plain PyTorch by "
+                f"{off(plain[name], exact[name]):.1e}; not timed"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def _check_in_halves(scan: Callable, inputs: dict) -> float:
+    half = inputs["x"].shape[1] // 2
+    names = ("x", "delta", "B", "C", "z")
+    first, second = (
+        {k: v[:, s] if k in names else v for k, v in inputs.items()}
+        for s in (slice(half), slice(half, None))
+    )
+    with torch.no_grad():
+        whole = scan(**inputs)
+        y, state = scan(**first, return_last_state=True)
+        z = scan(**second, initial_state=state)
+    error = max(off(whole[:, :half], y), off(whole[:, half:], z))
+    if not error <= 2**-20 + torch.finfo(whole.dtype).eps / 2:
+        raise RuntimeError(f"two halves differ from the whole by {error:.1e}")
+    return error
+
+
+def time_ms(work: Callable) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile over replays of a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return _percentiles(graph.replay)
+
+
+def time_eagerly_ms(work: Callable) -> tuple[float, float, float]:
+    """As time_ms, of what is too long for a graph, five times."""
+    work()
+    return _percentiles(work, 5)
+
+
+def _percentiles(
+    work: Callable, repeats: int = REPEATS
+) -> tuple[float, float, float]:
+    flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+    times = []
+    for _ in range(repeats):
+        flush.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in "se")
+        start.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    tenths = statistics.quantiles(times, n=10)
+    return statistics.median(times), tenths[0], tenths[-1]
+
+
+def peak_mib(work: Callable) -> float:
+    """The most memory held at a time beyond what was there before."""
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def official(inputs: dict) -> tuple[Callable, Callable] | None:
+    """The CUDA kernel's two passes on the same values; None without it."""
+    try:
+        kernel = importlib.import_module("selective_scan_cuda")
+    except ImportError:
+        return None
+    u, delta, z, B, C = (
+        inputs[name].mT.contiguous() for name in ("x", "delta", "z", "B", "C")
+    )
+    B, C = B[:, None], C[:, None]
+    A, D, bias = (inputs[name] for name in ("A", "D", "delta_bias"))
+    grad = torch.randn_like(u)
+
+    def forward() -> tuple:
+        return kernel.fwd(u, delta, A, B, C, D, z, bias, True)
+
+    def both() -> None:
+        out, states, _ = forward()
+        kernel.bwd(
+            u, delta, A, B, C, D, z, bias, grad, states, out, None, True, False
+        )
+
+    return forward, both
+
+
+def fused(inputs: dict) -> tuple[Callable, Callable]:
+    """Our two passes."""
+    grad = torch.randn_like(inputs["x"])
+    return (
+        lambda: run(by("fused"), inputs, None),
+        lambda: run(by("fused"), inputs, grad),
+    )
+
+
+def row(
+    what: str,
+    shape: Shape,
+    mode: str,
+    times: tuple[float, float, float],
+    mib: float | None,
+    error: float | None,
+) -> list:
+    """A row of the record."""
+    floor = floor_ms(shape, mode != "forward")
+    return [what, *shape, mode, *times, mib, floor, error]
+
+
+COLUMNS = [
+    "what",
+    "batch",
+    "d_inner",
+    "length",
+    "d_state",
+    "dtype",
+    "mode",
+    "median_ms",
+    "p10_ms",
+    "p90_ms",
+    "peak_memory_mib",
+    "floor_ms",
+    "relative_error",
+]
+
+
+def measure_shape(shape: Shape) -> list[list]:
+    """Ours and the official kernel, both directions."""
+    inputs = make_inputs(shape)
+    rows = []
+    modes = ("forward", "forward + backward")
+    ours, theirs = fused(inputs), official(inputs)
+    for mode, work in zip(modes, ours, strict=True):
+        error = check(by("fused"), inputs, shape, mode != "forward")
+        rows.append(
+            row("fused", shape, mode, time_ms(work), peak_mib(work), error)
+        )
+    if theirs is not None and shape.d_state <= 256:
+        y = theirs[0]()[-1].mT
+        error = off(run(by("fused"), inputs, None)["y"], y)
+        if not error < 2e-2:
+            raise RuntimeError(f"{shape}: official differs by {error:.1e}")
+        for mode, work in zip(modes, theirs, strict=True):
+            rows.append(
+                row("official", shape, mode, time_ms(work), peak_mib(work),
+                    None)
+            )  # fmt: skip
+    return rows
+
+
+def measure_memory(shape: Shape) -> list[list]:
+    """With few states kept: the price of memory in time."""
+    from mambaviz.ops.selective_scan import fused as rung
+
+    inputs = make_inputs(shape)
+    _, both = fused(inputs)
+    mode = "forward + backward"
+    with rung.keeping(2**24):
+        error = check(by("fused"), inputs, shape, True)
+        return [
+            row("fused, at most 16 MiB of states kept", shape, mode,
+                time_ms(both), peak_mib(both), error)
+        ]  # fmt: skip
+
+
+def measure_peers(length: int) -> list[list]:
+    """Other ways to mix a sequence, forward, at SMALL's sizes."""
+    shape = SMALL._replace(length=length)
+    inputs = make_inputs(shape)
+    heads = shape.d_inner // 64
+    q, k, v = (
+        torch.randn(1, heads, length, 64, device="cuda", dtype=torch.bfloat16)
+        for _ in range(3)
+    )
+    kernel = torch.randn(shape.d_inner, length, device="cuda")
+    signal = torch.randn(1, shape.d_inner, length, device="cuda")
+
+    def convolution() -> torch.Tensor:
+        n = 2 * length
+        spectrum = torch.fft.rfft(signal, n=n) * torch.fft.rfft(kernel, n=n)
+        return torch.fft.irfft(spectrum, n=n)[..., :length]
+
+    def attention() -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    peers = {
+        "attention (SDPA, causal, heads of 64)": attention,
+        "convolution by FFT, float32": convolution,
+    }
+    rows = [
+        row(name, shape, "forward", time_ms(work), peak_mib(work), None)
+        for name, work in peers.items()
+    ]
+    for backend in ("chunked", "associative", "reference"):
+        if length > {"chunked": 8192, "associative": 8192}.get(backend, 2048):
+            continue
+        error = check(by(backend), inputs, shape, False)
+
+        def work(backend: str = backend) -> dict:
+            return run(by(backend), inputs, None)
+
+        times = time_eagerly_ms(work)
+        rows.append(
+            row(backend, shape, "forward", times, peak_mib(work), error)
+        )
+    return rows
+
+
+def measure() -> dict:
+    """All rows, and what they were measured on."""
+    rows = []
+    for shape in SHAPES:
+        rows += measure_shape(shape)
+        report(rows[-4:])
+        torch.cuda.empty_cache()
+    rows += measure_memory(SHAPES[0])
+    for length in LENGTHS_OF_PEERS:
+        rows += measure_peers(length)
+        torch.cuda.empty_cache()
+    report(rows[-16:])
+    import triton
+
+    return {
+        "device": torch.cuda.get_device_name(),
+        "software": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+        },
+        "rows": rows,
+    }
+
+
+def report(rows: list[list]) -> None:
+    """Print rows as they come."""
+    for what, *shape, mode, median, _, _, mib, floor, error in rows:
+        print(
+            f"{what:38s} {shape!s:38s} {mode:19s} {median:9.4f} ms "
+            f"floor {floor:8.4f} {mib or 0:9.1f} MiB {error or 0:.1e}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure, record, or both."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="where to write the figures")
+    parser.add_argument("--record", type=Path, help="figures to be recorded")
+    options = parser.parse_args()
+    if options.out is None and options.record is None:
+        parser.error("give --out FILE, --record FILE, or both")
+    if options.out is not None:
+        if not torch.cuda.is_available():
+            sys.exit("this measures on a GPU, and torch finds none")
+        options.out.write_text(json.dumps(measure()))
+    if options.record is not None:
+        found = json.loads(options.record.read_text())
+        print(write_record(
+            NAME,
+            command="python -m benchmarks.selective_scan --out measured.json "
+            "--record measured.json",
+            columns=COLUMNS,
+            rows=found["rows"],
+            repeats=REPEATS,
+            statistic="median, 10th and 90th percentile of CUDA graph "
+            "replays, L2 flushed before each; PyTorch's rungs eagerly, 5 "
+            "times",
+            checked_against="plain PyTorch in float64: at most twice the "
+            "error of plain PyTorch in the same precision",
+            max_abs_error=None,
+            seed=0,
+            config={"floor": {"copy_bytes_per_s": COPY,
+                              "special_per_s": SPECIAL, "fma_per_s": FMA}},
+            device=found["device"],
+            software=found["software"],
+        ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,772 @@
+"""Rung 4 for a GPU: the scan as one pass over memory, in Triton.
+
+``kernels.py`` holds the kernels and says how they work. Here is what is
+around them: which cases they take, how time is cut into chunks, what is kept
+for the backward pass, and the sums over blocks that end it.
+
+**What is kept.** The backward pass needs the state before every
+``SPACING``-th step. If these states take at most ``KEPT_BYTES`` the forward
+pass keeps them all. Else it keeps every 2nd, 4th, 8th ... of them, as many as
+fit, and the backward pass, which then works on one stretch of time after the
+other, computes those of a stretch again before it goes through it.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from mambaviz.ops.selective_scan import kernels
+
+LANES = 32
+# States of a channel that one thread holds; more take several passes.
+STATES = 16
+MAX_STATES = 256
+# Steps that are written out one after the other, forwards.
+TILE = 8
+# A checkpoint every SPACING steps, backwards in tiles of BACK_TILE steps.
+SPACING = 4
+BACK_TILE = 2
+# Steps whose B and C are on their way while others are computed.
+STAGES = 4
+BACK_STAGES = 3
+KEPT_BYTES = 2**30
+# The blocks' partial sums of dB and dC, before they are added up.
+PARTIAL_BYTES = 2**29
+# From so many elements of x on it pays to write B and C as pairs first.
+PAIRS_FROM = 2**23
+# A chunk has at least so many steps, and there are so many programs for each
+# scheduler of the GPU; without chunks, so many suffice.
+MIN_CHUNK = 32
+WARPS = 2
+BACK_WARPS = 4
+ENOUGH_WARPS = 0.7
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def refusal(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    reset: Tensor | None,
+) -> str | None:
+    """Why the kernels cannot do this case; None if they can."""
+    given = (x, delta, A, B, C, D, z, delta_bias, initial_state)
+    for tensor in given:
+        if tensor is not None and tensor.dtype not in FLOATS:
+            return f"it computes in real float32, and got {tensor.dtype}"
+    if A.shape[1] > MAX_STATES:
+        return f"d_state is at most {MAX_STATES}, and got {A.shape[1]}"
+    if not (x.is_cuda or triton.knobs.runtime.interpret):
+        return f"it runs on a GPU, and got a tensor on {x.device}"
+    return None
+
+
+class Cut(NamedTuple):
+    """How a problem is cut: channels in blocks, states in parts."""
+
+    batch: int
+    length: int
+    d_inner: int
+    d_state: int
+    groups: int
+
+    @property
+    def width(self) -> int:
+        """Channels that share B and C."""
+        return self.d_inner // self.groups
+
+    @property
+    def blocks_per_group(self) -> int:
+        """Blocks of LANES channels; none crosses the border of a group."""
+        return -(-self.width // LANES)
+
+    @property
+    def blocks(self) -> int:
+        """Of all groups."""
+        return self.groups * self.blocks_per_group
+
+    @property
+    def parts(self) -> int:
+        """Passes over time, each with at most STATES states."""
+        return -(-self.d_state // STATES)
+
+    @property
+    def padded(self) -> int:
+        """States of a part, rounded up to a power of two."""
+        return triton.next_power_of_2(min(self.d_state, STATES))
+
+    def part(self, tensor: Tensor | None, part: int) -> Tensor | None:
+        """The part's states, of the last axis."""
+        if tensor is None:
+            return None
+        return tensor[..., part * STATES : (part + 1) * STATES]
+
+    def spacing(self) -> int:
+        """Steps from one kept state to the next."""
+        states = self.batch * self.blocks * LANES * self.padded * self.parts
+        kept = -(-self.length // SPACING)
+        fewer = 4 * states * kept / KEPT_BYTES
+        return SPACING * 2 ** max(0, math.ceil(math.log2(fewer)))
+
+    def kept_shape(self) -> tuple[int, ...]:
+        """(parts, batch, kept states, blocks, padded states, LANES)."""
+        n_kept = -(-self.length // self.spacing())
+        state = self.padded, LANES
+        return self.parts, self.batch, n_kept, self.blocks, *state
+
+    def room(self, n: int, rows: int, like: Tensor) -> Tensor:
+        """Rows of LANES numbers, n times for every block."""
+        shape = self.batch, n, self.blocks, rows, LANES
+        return like.new_empty(shape, dtype=torch.float32)
+
+    def of_channels(self, tensor: Tensor) -> Tensor:
+        """From (blocks, rows, LANES) to (d_inner, rows)."""
+        rows = tensor.shape[1]
+        tensor = tensor.transpose(1, 2).reshape(self.groups, -1, rows)
+        return tensor[:, : self.width].reshape(-1, rows)
+
+
+def checkpoint_shape(
+    batch: int, length: int, d_inner: int, d_state: int, groups: int = 1
+) -> tuple[int, ...]:
+    """(parts, batch, kept states, blocks, padded states, LANES)."""
+    return Cut(batch, length, d_inner, d_state, groups).kept_shape()
+
+
+class Plan(NamedTuple):
+    """Chunks of time: how many, and how long."""
+
+    n_chunks: int
+    steps: int
+
+    @classmethod
+    def of(cls, cut: Cut, device: torch.device, warps: int) -> "Plan":
+        """Enough chunks for ``warps`` programs on each scheduler."""
+        programs = cut.batch * cut.blocks
+        schedulers = _schedulers(device)
+        n_chunks = 1
+        if warps > WARPS or programs < ENOUGH_WARPS * schedulers:
+            n_chunks = round(warps * schedulers / programs)
+        n_chunks = max(1, min(n_chunks, cut.length // MIN_CHUNK))
+        steps = -(-cut.length // n_chunks)
+        steps = -(-steps // TILE) * TILE
+        return cls(-(-cut.length // steps), steps)
+
+
+@functools.cache
+def _schedulers(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 4
+    return 4 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+class Inputs(NamedTuple):
+    """The arguments as the kernels take them, for one part of the states."""
+
+    cut: Cut
+    x: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor  # or the pairs
+    C: Tensor
+    D: Tensor
+    z: Tensor
+    bias: Tensor
+    reset: Tensor
+    flags: dict[str, bool]
+
+    @classmethod
+    def of(
+        cls,
+        cut: Cut,
+        part: int,
+        x: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor | None,
+        z: Tensor | None,
+        bias: Tensor | None,
+        reset: Tensor | None,
+        softplus: bool,
+    ) -> "Inputs":
+        """From the arguments of a rung."""
+        A, B, C = (cut.part(tensor, part) for tensor in (A, B, C))
+        x, delta = _rows(x), _rows(delta)
+        flags = {
+            "SOFTPLUS": softplus,
+            "HAS_Z": z is not None,
+            "HAS_RESET": reset is not None,
+            "B_FIXED": B.ndim == 2,
+            "C_FIXED": C.ndim == 2,
+            "PAIRS": _as_pairs(cut, B, C),
+        }
+        if flags["PAIRS"]:
+            B = _pairs(cut, B, C)
+        zeros = None
+        if D is None or bias is None:
+            zeros = x.new_zeros(cut.d_inner)
+        return cls(
+            cut,
+            x,
+            delta,
+            A,
+            B,
+            C,
+            zeros if D is None else D.contiguous(),
+            x if z is None else _rows(z),
+            zeros if bias is None else bias.contiguous(),
+            x if reset is None else reset.contiguous().view(torch.uint8),
+            flags,
+        )
+
+    def between(self, begin: int, end: int) -> "Inputs":
+        """A stretch of time."""
+        if (begin, end) == (0, self.cut.length):
+            return self
+        narrow = {
+            name: tensor[:, begin:end]
+            for name in ("x", "delta", "B", "C", "z", "reset")
+            if (tensor := getattr(self, name)).ndim > 2 or name == "reset"
+        }
+        cut = self.cut._replace(length=end - begin)
+        return self._replace(cut=cut, **narrow)
+
+    def sizes(self, plan: Plan) -> dict[str, int]:
+        """What all kernels are told of sizes, and A."""
+        cut = self.cut
+        return {
+            "width": cut.width,
+            "blocks_per_group": cut.blocks_per_group,
+            "blocks": cut.blocks,
+            "n_chunks": plan.n_chunks,
+            "N": self.A.shape[1],
+            "NP": cut.padded,
+            "WHOLE": cut.width % LANES == 0 and cut.length % TILE == 0,
+            **_strides(self.A, A=("d", "n")),
+            "A_ptr": self.A,
+        }
+
+    def sequences(self, *names: str) -> dict[str, Tensor | int]:
+        """Pointers and strides of what the kernels walk through."""
+        arguments = {"length": self.cut.length, "reset_ptr": self.reset}
+        for name in names:
+            tensor = getattr(self, name)
+            arguments[f"{name}_ptr"] = tensor
+            arguments |= _strides(tensor, **{name: ("b", "l")})
+        for name in ("B", "C"):
+            tensor = getattr(self, name)
+            arguments[f"{name}_ptr"] = tensor
+            if tensor.ndim == 2:  # fixed: d_inner d_state
+                tensor = tensor[None, :, None]
+            arguments |= _strides(tensor, **{name: ("b", "l", "g", "n")})
+        return arguments | self.flags
+
+
+def _strides(tensor: Tensor, **names: tuple[str, ...]) -> dict[str, int]:
+    ((name, axes),) = names.items()
+    return {f"{name}_{a}": tensor.stride(i) for i, a in enumerate(axes)}
+
+
+def _state_strides(name: str, state: Tensor | None) -> dict[str, int]:
+    """Of a state (batch, d_inner, d_state); nothing if it is not used."""
+    if state is None:
+        return {f"{name}_b": 0, f"{name}_d": 0, f"{name}_n": 0}
+    return _strides(state, **{name: ("b", "d", "n")})
+
+
+def forward(
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    reset: Tensor | None,
+    delta_softplus: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Arguments as at the door; B and C with their axis of groups, or fixed.
+
+    Returns:
+        y, the last state, and the kept states if ``keep``.
+    """
+    cut = _cut(x, A, B, C)
+    y = x.new_empty(x.shape)
+    single = functools.partial(x.new_empty, dtype=torch.float32)
+    kept = single(cut.kept_shape() if keep else (0,))
+    sums = single(x.shape if cut.parts > 1 else (0,))
+    last_states = []
+    with _on(x.device):
+        for part in range(cut.parts):
+            inputs = Inputs.of(
+                cut, part, x, delta, A, B, C, D, z, delta_bias, reset,
+                delta_softplus,
+            )  # fmt: skip
+            last_states.append(single((cut.batch, *inputs.A.shape)))
+            _forward(
+                inputs,
+                cut.part(initial_state, part),
+                y=y,
+                sums=sums,
+                last=last_states[-1],
+                kept=kept[part] if keep else None,
+                spacing=cut.spacing(),
+                first=part == 0,
+                final=part == cut.parts - 1,
+            )
+    return y, _joined(last_states), kept
+
+
+def _forward(inputs: Inputs, initial: Tensor | None, **outputs) -> None:
+    """One part of the states: one launch, or three if time is in chunks."""
+    plan = Plan.of(inputs.cut, inputs.x.device, WARPS)
+    if plan.n_chunks == 1:
+        _walk(inputs, plan, initial, states=None, **outputs)
+        return
+    ends = inputs.cut.room(plan.n_chunks, inputs.cut.padded, inputs.x)
+    totals = inputs.cut.room(plan.n_chunks, 1, inputs.x)
+    _walk(inputs, plan, None, states=None, ends=ends, totals=totals)
+    states = _join(inputs, plan, ends, totals, initial, reverse=False)
+    _walk(inputs, plan, None, states=states, **outputs)
+
+
+def _walk(
+    inputs: Inputs,
+    plan: Plan,
+    initial: Tensor | None,
+    states: Tensor | None,
+    *,
+    y: Tensor | None = None,
+    sums: Tensor | None = None,
+    last: Tensor | None = None,
+    kept: Tensor | None = None,
+    ends: Tensor | None = None,
+    totals: Tensor | None = None,
+    spacing: int = SPACING,
+    first: bool = True,
+    final: bool = True,
+) -> None:
+    """Launch ``kernels.forward`` for what is given to be written."""
+    cut = inputs.cut
+    source = "zero" if initial is None else "given"
+    unused = inputs.x
+    kernels.forward[(cut.batch * plan.n_chunks * cut.blocks,)](
+        **inputs.sequences("x", "delta", "z"),
+        **inputs.sizes(plan),
+        **_state_strides("initial", initial),
+        D_ptr=inputs.D,
+        bias_ptr=inputs.bias,
+        y_ptr=_or(y, unused),
+        sum_ptr=_or(sums, unused),
+        initial_ptr=_or(initial, _or(states, unused)),
+        kept_ptr=_or(kept, unused),
+        ends_ptr=_or(ends, unused),
+        totals_ptr=_or(totals, unused),
+        last_ptr=_or(last, unused),
+        d_inner=cut.d_inner,
+        rows=inputs.reset.stride(0) if y is None else cut.length,
+        steps=plan.steps,
+        n_kept=0 if kept is None else kept.shape[1],
+        spacing=spacing,
+        T=TILE,
+        GRAIN=SPACING,
+        STAGES=STAGES,
+        FROM=source if states is None else "states",
+        KEEP=kept is not None,
+        ENDS=ends is not None,
+        WRITE_Y=y is not None,
+        FIRST=first,
+        LAST=final,
+        num_warps=1,
+    )
+
+
+def _join(
+    inputs: Inputs,
+    plan: Plan,
+    ends: Tensor,
+    totals: Tensor,
+    initial: Tensor | None,
+    *,
+    reverse: bool,
+) -> Tensor:
+    """The state at the start of each chunk; in reverse, r at its end."""
+    cut = inputs.cut
+    states = torch.empty_like(ends)
+    kernels.join_chunks[(cut.batch * cut.blocks * cut.padded,)](
+        **inputs.sizes(plan),
+        **_state_strides("initial", initial),
+        ends_ptr=ends,
+        totals_ptr=totals,
+        initial_ptr=_or(initial, ends),
+        states_ptr=states,
+        U=16,
+        GIVEN=initial is not None,
+        REVERSE=reverse,
+        num_warps=1,
+    )
+    return states
+
+
+def backward(
+    grad_y: Tensor,
+    grad_last_state: Tensor,
+    kept: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    initial_state: Tensor | None,
+    reset: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of all arguments but ``reset``, None where one is None."""
+    cut = _cut(x, A, B, C)
+    grad_y = _rows(grad_y)
+    spacing = _spacing_of(kept.shape[2], cut.length)
+    length = _stretch(cut, spacing)
+    several = x.new_empty(
+        (3, *x.shape) if cut.parts > 1 else (0,), dtype=torch.float32
+    )
+    grads = Gradients(
+        x=x.new_empty(x.shape),
+        delta=delta.new_empty(x.shape),
+        z=None if z is None else z.new_empty(x.shape),
+        B=B.new_empty(B.shape),
+        C=C.new_empty(C.shape),
+        sums=several,
+    )
+    parts = []
+    with _on(x.device):
+        for part in range(cut.parts):
+            inputs = Inputs.of(
+                cut, part, x, delta, A, B, C, D, z, delta_bias, reset,
+                delta_softplus,
+            )  # fmt: skip
+            later = cut.part(grad_last_state, part)
+            total = None
+            for begin in reversed(range(0, cut.length, length)):
+                end = min(begin + length, cut.length)
+                stretch = Stretch(part, begin, end)
+                some = kept[part][:, begin // spacing : -(-end // spacing)]
+                later, over_time = _backward(
+                    inputs.between(begin, end),
+                    grad_y[:, begin:end],
+                    some,
+                    spacing,
+                    later,
+                    grads,
+                    stretch,
+                )
+                if total is not None:
+                    over_time = [
+                        a + b for a, b in zip(over_time, total, strict=True)
+                    ]
+                total = over_time
+            parts.append((later, *total))
+    later, of_A, of_D, of_bias, of_B, of_C = zip(*parts, strict=True)
+    # D and delta_bias have their gradients when the last part is added.
+    return (
+        grads.x,
+        grads.delta,
+        _joined(of_A).to(A.dtype),
+        grads.B if B.ndim == 4 else _joined(of_B).to(B.dtype),
+        grads.C if C.ndim == 4 else _joined(of_C).to(C.dtype),
+        None if D is None else of_D[-1].to(D.dtype),
+        grads.z,
+        None if delta_bias is None else of_bias[-1].to(delta_bias.dtype),
+        None
+        if initial_state is None
+        else _joined(later).to(initial_state.dtype),
+    )
+
+
+class Gradients(NamedTuple):
+    """What the kernels write step by step."""
+
+    x: Tensor
+    delta: Tensor
+    z: Tensor | None
+    B: Tensor
+    C: Tensor
+    sums: Tensor  # over the parts so far: of y, of g . B and of A . w
+
+
+class Stretch(NamedTuple):
+    """Steps begin to end, for one part of the states."""
+
+    part: int
+    begin: int
+    end: int
+
+
+def _backward(
+    inputs: Inputs,
+    grad_y: Tensor,
+    kept: Tensor,
+    spacing: int,
+    later: Tensor,
+    grads: Gradients,
+    stretch: Stretch,
+) -> tuple[Tensor, list[Tensor]]:
+    """One part of the states in one stretch of time.
+
+    Returns:
+        r before the stretch, and the sums over time: the gradients of A, D,
+        delta_bias, and of B and C where they are fixed.
+    """
+    cut, flags = inputs.cut, inputs.flags
+    plan = Plan.of(cut, inputs.x.device, BACK_WARPS)
+    if spacing > SPACING:
+        kept = _recompute(inputs, kept, spacing)
+    kept = kept.contiguous()  # of a stretch
+    given = later if plan.n_chunks == 1 else None
+    if given is None:
+        later = _later(inputs, plan, grad_y, later)
+    n, n_chunks = inputs.A.shape[1], plan.n_chunks
+    over_time = cut.room(n_chunks, cut.padded + 2, inputs.x)
+    fixed_B, fixed_C = (
+        cut.room(n_chunks if flags[flag] else 0, cut.padded, inputs.x)
+        for flag in ("B_FIXED", "C_FIXED")
+    )
+    rows = cut.batch * cut.length
+    if flags["B_FIXED"] and flags["C_FIXED"]:
+        rows = 0
+    partial = over_time.new_empty(cut.blocks, rows, 2 * cut.padded)
+    before = over_time.new_empty(cut.batch, cut.d_inner, n)
+    begin = stretch.begin
+    kernels.backward[(cut.batch * n_chunks * cut.blocks,)](
+        **inputs.sequences("x", "delta", "z"),
+        **inputs.sizes(plan),
+        **_strides(grad_y, grad=("b", "l")),
+        **_state_strides("later", given),
+        D_ptr=inputs.D,
+        bias_ptr=inputs.bias,
+        grad_y_ptr=grad_y,
+        sum_ptr=grads.sums[:, :, begin:] if cut.parts > 1 else grads.sums,
+        kept_ptr=kept,
+        later_ptr=later,
+        dx_ptr=grads.x[:, begin:],
+        ddelta_ptr=grads.delta[:, begin:],
+        dz_ptr=inputs.x if grads.z is None else grads.z[:, begin:],
+        dBC_ptr=partial,
+        dA_ptr=over_time,
+        dB_ptr=fixed_B,
+        dC_ptr=fixed_C,
+        dinitial_ptr=before,
+        d_inner=cut.d_inner,
+        rows=grads.x.shape[1],
+        steps=plan.steps,
+        n_kept=kept.shape[1],
+        T=BACK_TILE,
+        TILES=SPACING // BACK_TILE,
+        STAGES=BACK_STAGES,
+        AHEAD=inputs.x.dtype != torch.float32,
+        GIVEN=given is not None,
+        FIRST=stretch.part == 0,
+        LAST=stretch.part == cut.parts - 1,
+        num_warps=1,
+    )
+    _sum_blocks(inputs, partial, grads, stretch)
+    of_states = cut.of_channels(over_time.sum((0, 1)))
+    return before, [
+        of_states[:, :n],
+        of_states[:, -2],
+        of_states[:, -1],
+        cut.of_channels(fixed_B.sum((0, 1)))[:, :n],
+        cut.of_channels(fixed_C.sum((0, 1)))[:, :n],
+    ]
+
+
+def _sum_blocks(
+    inputs: Inputs, partial: Tensor, grads: Gradients, stretch: Stretch
+) -> None:
+    """Write the gradients of B and C where they differ from step to step."""
+    cut, flags = inputs.cut, inputs.flags
+    if flags["B_FIXED"] and flags["C_FIXED"]:
+        return
+    part, begin, end = stretch
+    targets = {}
+    for name in ("B", "C"):
+        grad = getattr(grads, name)
+        if grad.ndim == 4:
+            grad = cut.part(grad[:, begin:end], part)
+        targets[name] = grad
+    # With fewer groups than blocks of channels have, sums of groups follow.
+    written = {
+        name: grad
+        if grad.ndim == 2 or grad.shape[2] == cut.groups
+        else partial.new_empty(*grad.shape[:2], cut.groups, grad.shape[3])
+        for name, grad in targets.items()
+    }
+    dB, dC = written["B"], written["C"]
+    rows = 32
+    count = cut.batch * cut.length
+    kernels.sum_blocks[-(-count // rows), cut.groups](
+        partial,
+        dB,
+        dC,
+        *(dB.stride()[:3] if dB.ndim == 4 else (0, 0, 0)),
+        *(dC.stride()[:3] if dC.ndim == 4 else (0, 0, 0)),
+        cut.blocks_per_group,
+        count,
+        cut.length,
+        N=inputs.A.shape[1],
+        NP=cut.padded,
+        ROWS=rows,
+        B_FIXED=flags["B_FIXED"],
+        C_FIXED=flags["C_FIXED"],
+        num_warps=4,
+    )
+    for name, grad in targets.items():
+        if written[name] is not grad:
+            groups = written[name].unflatten(2, (grad.shape[2], -1))
+            grad.copy_(groups.sum(3))
+
+
+def _later(
+    inputs: Inputs, plan: Plan, grad_y: Tensor, later: Tensor
+) -> Tensor:
+    """r at the end of each chunk."""
+    cut = inputs.cut
+    begins = cut.room(plan.n_chunks, cut.padded, inputs.x)
+    totals = cut.room(plan.n_chunks, 1, inputs.x)
+    arguments = inputs.sequences("delta", "z")
+    del arguments["B_FIXED"]
+    kernels.chunk_adjoints[(cut.batch * plan.n_chunks * cut.blocks,)](
+        **arguments,
+        **inputs.sizes(plan),
+        **_strides(grad_y, grad=("b", "l")),
+        bias_ptr=inputs.bias,
+        grad_y_ptr=grad_y,
+        ends_ptr=begins,
+        totals_ptr=totals,
+        rows=inputs.reset.stride(0),
+        steps=plan.steps,
+        T=TILE,
+        STAGES=STAGES,
+        num_warps=1,
+    )
+    return _join(inputs, plan, begins, totals, later, reverse=True)
+
+
+def _recompute(inputs: Inputs, kept: Tensor, spacing: int) -> Tensor:
+    """All states that the backward pass needs, from those that were kept."""
+    cut = inputs.cut
+    states = cut.room(-(-cut.length // SPACING), cut.padded, inputs.x)
+    plan = Plan(kept.shape[1], spacing)
+    _walk(inputs, plan, None, states=kept.contiguous(), kept=states)
+    return states
+
+
+def _spacing_of(n_kept: int, length: int) -> int:
+    """Steps from one kept state to the next, as the forward pass chose."""
+    spacing = SPACING
+    while -(-length // spacing) > n_kept:
+        spacing *= 2
+    return spacing
+
+
+def _stretch(cut: Cut, spacing: int) -> int:
+    """Steps of time that the backward pass works on at once."""
+    blocks = cut.batch * cut.blocks
+    steps = PARTIAL_BYTES // (blocks * 2 * cut.padded * 4)
+    if spacing > SPACING:
+        per_step = blocks * LANES * cut.padded * 4 // SPACING
+        steps = min(steps, KEPT_BYTES // per_step)
+    return max(1, steps // spacing) * spacing
+
+
+def _cut(x: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Cut:
+    groups = math.lcm(*(w.shape[2] for w in (B, C) if w.ndim == 4))
+    return Cut(*x.shape, A.shape[1], groups)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A sequence whose channels lie side by side."""
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def _joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
+    return other if tensor is None else tensor
+
+
+def _as_pairs(cut: Cut, B: Tensor, C: Tensor) -> bool:
+    """Whether B and C are written as pairs first.
+
+    For short inputs one launch less counts for more.
+    """
+    if B.ndim == 2 or C.ndim == 2:
+        return False
+    same = B.shape[2] == C.shape[2] == cut.groups
+    return not same or cut.batch * cut.length * cut.d_inner >= PAIRS_FROM
+
+
+def _pairs(cut: Cut, B: Tensor, C: Tensor) -> Tensor:
+    """B and C of a step as a row of pairs, in float32 and padded with 0."""
+    shape = cut.batch, cut.length, cut.groups, 2 * cut.padded
+    pairs = B.new_empty(shape, dtype=torch.float32)
+    rows = 32
+    count = cut.batch * cut.length
+    kernels.pair[-(-count // rows), cut.groups](
+        B,
+        C,
+        pairs,
+        *B.stride(),
+        *C.stride(),
+        cut.groups // B.shape[2],
+        cut.groups // C.shape[2],
+        count,
+        cut.length,
+        N=B.shape[3],
+        NP=cut.padded,
+        ROWS=rows,
+        num_warps=4,
+    )
+    return pairs
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager:
+    """Kernels start on the current device: make it the tensors' own."""
+    if device.type == "cuda":
+        return torch.cuda.device(device)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def keeping(n_bytes: int) -> Iterator[None]:
+    """Within it, at most so many bytes of states are kept for backward.
+
+    Fewer bytes cost a second pass over the sequence in the backward pass.
+    """
+    global KEPT_BYTES
+    before, KEPT_BYTES = KEPT_BYTES, n_bytes
+    try:
+        yield
+    finally:
+        KEPT_BYTES = before

@@ -1,0 +1,363 @@
+"""The Triton rung: on a GPU where there is one, else in the interpreter."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mambaviz.ops.selective_scan import (
+    selective_scan,
+    selective_scan_step,
+    unavailable,
+)
+from tests.ops.scan_cases import TENSORS, case, in_dtype, run, scan_by
+
+assert unavailable("fused") is None, unavailable("fused")
+fused = sys.modules["mambaviz.ops.selective_scan.fused"]
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+
+CASES = {
+    "one step": {"length": 1, "d_state": 2},
+    "whole tiles and blocks": {"length": 24, "d_inner": 32, "d_state": 4},
+    "nothing whole": {"length": 21, "d_inner": 35, "d_state": 3},
+    "bare": {"without": TENSORS[5:], "softplus": False, "reset": False},
+    "no gate": {"without": ("z",), "length": 9},
+    "no state": {"without": ("initial_state", "D"), "length": 9},
+    "17 states": {"length": 11, "batch": 1, "d_state": 17},
+    "3 groups of B, 2 of C": {"B": 3, "C": 2, "length": 9, "batch": 1},
+    "a group a channel": {"B": 3, "C": 1, "d_inner": 3, "length": 5},
+    "fixed B": {"B": "fixed", "length": 13},
+    "fixed C, 2 groups of B": {"B": 2, "C": "fixed", "length": 13},
+    "fixed B and C": {"B": "fixed", "C": "fixed", "length": 13},
+}
+# Where nothing has been rounded often, luck decides by how much.
+LUCK = 2**-22
+
+
+def on_device(arguments: dict) -> dict:
+    return {
+        name: value.to(DEVICE) if isinstance(value, torch.Tensor) else value
+        for name, value in arguments.items()
+    }
+
+
+def off(ours: torch.Tensor, exact: torch.Tensor) -> float:
+    """The error's norm over the exact value's; NaN stays NaN."""
+    difference = ours.to(exact.dtype) - exact
+    return (difference.norm() / exact.norm().clamp_min(1e-30)).item()
+
+
+def judge(arguments: dict, dtype: torch.dtype = torch.float32) -> None:
+    """At most twice the error of plain PyTorch in the same precision."""
+    given = on_device(in_dtype(arguments, dtype, "x", "delta", "z", "B", "C"))
+    single = in_dtype(given, torch.float32, "A", "D", "delta_bias")
+    single = in_dtype(single, torch.float32, "initial_state")
+    single = {k: v for k, v in single.items() if k in given}
+    exact = run(scan_by("reference"), in_dtype(single, torch.float64))
+    plain = run(scan_by("reference"), single)
+    ours = run(scan_by("fused"), single)
+    assert ours.keys() == plain.keys()
+    for name, value in ours.items():
+        assert value.dtype == plain[name].dtype, name
+        limit = 2 * off(plain[name], exact[name]) + LUCK
+        assert off(value, exact[name]) <= limit, name
+
+
+@pytest.fixture
+def chunked(monkeypatch):
+    """Chunks of time, as on a GPU with more room than work."""
+    monkeypatch.setattr(fused, "_schedulers", lambda device: 16)
+    monkeypatch.setattr(fused, "MIN_CHUNK", 8)
+
+
+@pytest.fixture
+def poisoned():
+    """Memory that is not written is NaN."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_errs_as_plain_pytorch_does(name, poisoned):
+    judge(case(**CASES[name]))
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        {"length": 37, "batch": 1, "d_inner": 5},
+        {"length": 40, "batch": 1, "d_inner": 32, "reset": False},
+        {"length": 19, "batch": 1, "d_state": 17, "C": "fixed"},
+    ],
+)
+def test_in_chunks_of_time(kinds, chunked, poisoned):
+    arguments = case(**kinds)
+    x, A = arguments["x"], arguments["A"]
+    cut = fused.Cut(*x.shape, A.shape[1], 1)
+    assert fused.Plan.of(cut, x.device, fused.WARPS).n_chunks > 1
+    judge(arguments)
+
+
+def test_pairs_of_B_and_C(monkeypatch, poisoned):
+    """Long inputs write them as pairs first, forwards too."""
+    monkeypatch.setattr(fused, "PAIRS_FROM", 0)
+    judge(case(length=13, d_state=3))
+
+
+def test_with_few_states_kept(monkeypatch, chunked, poisoned):
+    """The others are computed again, in stretches of time."""
+    arguments = case(length=21, batch=1, d_inner=2, d_state=17)
+    shape = fused.checkpoint_shape(1, 21, 2, 17)
+    with fused.keeping(3 * 2 * 16 * 32 * 4):
+        assert 1 < fused.checkpoint_shape(1, 21, 2, 17)[2] < shape[2]
+        judge(arguments)
+    assert fused.checkpoint_shape(1, 21, 2, 17) == shape
+    monkeypatch.setattr(fused, "PARTIAL_BYTES", 4096)
+    judge(arguments)
+
+
+def test_a_chunk_after_a_reset_forgets_all(chunked):
+    """The sum of delta over a chunk with a reset stands for infinity."""
+    arguments = on_device(in_dtype(case(length=33, batch=1), torch.float32))
+    arguments["reset"][:] = False
+    arguments["reset"][0, 20] = True
+    arguments["x"][0, :20] = 1e30
+    y = selective_scan(**arguments, backend="fused")
+    later = {
+        name: value[:, 20:] if name in ("x", "delta", "B", "C", "z") else value
+        for name, value in arguments.items()
+        if name not in ("reset", "initial_state")
+    }
+    expected = selective_scan(**later, backend="reference")
+    torch.testing.assert_close(y[:, 20:], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_bits_every_time(chunked):
+    small = case(length=16, batch=1, d_inner=2)
+    arguments = on_device(in_dtype(small, torch.float32))
+    first = run(scan_by("fused"), arguments)
+    second = run(scan_by("fused"), arguments)
+    assert all(torch.equal(second[name], first[name]) for name in first)
+
+
+def test_views_of_any_strides():
+    """The official layout, too: channels before time."""
+    arguments = on_device(in_dtype(case(length=11), torch.float32))
+    views = {
+        name: value.mT.contiguous().mT
+        if name in TENSORS and value is not None and value.ndim > 1
+        else value
+        for name, value in arguments.items()
+    }
+    ours, expected = (run(scan_by("fused"), a) for a in (views, arguments))
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [-12.0, 0.0, 30.0])
+def test_extreme_steps(bias):
+    arguments = case(length=17, d_state=2)
+    arguments["delta_bias"] += bias
+    judge(arguments)
+
+
+def test_a_nan_is_passed_on():
+    arguments = on_device(in_dtype(case(length=9), torch.float32))
+    arguments["reset"][:] = False
+    arguments["delta"][0, 4, 2] = float("nan")
+    y = selective_scan(**arguments, backend="fused")
+    assert y[0, 4:, 2].isnan().all()
+    assert not y[0, :4].isnan().any()
+    assert not y[1].isnan().any()
+
+
+def test_steps_go_on_where_the_scan_ends():
+    arguments = on_device(in_dtype(case(length=12), torch.float32))
+    arguments["reset"] = None
+    sequences = ("x", "delta", "B", "C", "z")
+    head, tail = (
+        {k: v[:, s] if k in sequences else v for k, v in arguments.items()}
+        for s in (slice(11), 11)
+    )
+    whole = selective_scan(**arguments, backend="fused")
+    _, state = selective_scan(**head, return_last_state=True, backend="fused")
+    del tail["initial_state"], tail["reset"]
+    y, _ = selective_scan_step(state, **tail)
+    torch.testing.assert_close(y, whole[:, 11], rtol=1e-5, atol=1e-6)
+
+
+def test_operator_is_what_the_compiler_believes():
+    arguments = on_device(in_dtype(case(length=9), torch.float32))
+    B, C = (arguments[name][:, :, None] for name in ("B", "C"))
+    tensors = [arguments[name] for name in TENSORS]
+    tensors[3:5] = B, C
+    for tensor in tensors:
+        tensor.requires_grad_()
+    torch.library.opcheck(
+        torch.ops.mambaviz.selective_scan_fused.default,
+        (*tensors, arguments["reset"], True, True),
+        test_utils=(
+            "test_schema",
+            "test_autograd_registration",
+            "test_faketensor",
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"dtype": torch.float64}, r"real float32, and got torch\.float64"),
+        ({"is_complex": True}, r"real float32, and got torch\.complex64"),
+        ({"d_state": 257}, "at most 256, and got 257"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(change, complaint):
+    dtype = change.pop("dtype", torch.float32)
+    arguments = on_device(in_dtype(case(length=3, **change), dtype))
+    with pytest.raises(ValueError, match=complaint) as refusal:
+        selective_scan(**arguments, backend="fused")
+    assert "these can: reference, associative, chunked" in str(refusal.value)
+
+
+def test_a_cpu_is_refused(monkeypatch):
+    monkeypatch.setattr(fused.triton.knobs.runtime, "interpret", False)
+    arguments = in_dtype(case(length=3), torch.float32)
+    with pytest.raises(ValueError, match="runs on a GPU, and got a tensor"):
+        selective_scan(**arguments, backend="fused")
+
+
+COMPILE = """
+import json, os, re, subprocess, sys, tempfile
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from mambaviz.ops.selective_scan import kernels
+
+FLAGS = dict(
+    N=16, NP=16, WHOLE=True, SOFTPLUS=True, HAS_Z=True, HAS_RESET=False,
+    B_FIXED=False, C_FIXED=False, PAIRS=True, FIRST=True, LAST=True,
+    FROM="zero", KEEP=False, GRAIN=4, ENDS=False, WRITE_Y=True,
+    GIVEN=False, AHEAD=True, TILES=2,
+)
+SEQUENCES = {"x", "delta", "z", "y", "grad_y", "dx", "ddelta", "dz"}
+UNITS = {"A_n", "B_n", "C_n", "initial_n", "later_n"}
+tools = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin")
+found = {}
+for name, tile, stages in (("forward", 8, 4), ("backward", 2, 3)):
+    kernel = getattr(kernels, name)
+    constants, signature, hints = {}, {}, {}
+    for i, argument in enumerate(kernel.arg_names):
+        bare = argument.removesuffix("_ptr")
+        if argument in FLAGS or argument in ("T", "STAGES"):
+            constants[argument] = FLAGS.get(argument, tile)
+        elif argument in UNITS:
+            constants[argument] = 1
+        elif bare != argument:
+            narrow = "*u8" if bare == "reset" else "*fp32"
+            signature[argument] = "*bf16" if bare in SEQUENCES else narrow
+            hints[(i,)] = [["tt.divisibility", 16]]
+        else:
+            signature[argument] = "i32"
+            if argument not in kernels.RUNTIME:
+                hints[(i,)] = [["tt.divisibility", 16]]
+    constants["STAGES"] = stages
+    signature |= {constant: "constexpr" for constant in constants}
+    source = ASTSource(
+        fn=kernel, signature=signature, constexprs=constants, attrs=hints
+    )
+    binary = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1}
+    ).asm["cubin"]
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        usage, code = (
+            subprocess.run(
+                [os.path.join(tools, "cuobjdump"), option, file.name],
+                capture_output=True, text=True, check=True,
+            ).stdout
+            for option in ("--dump-resource-usage", "-sass")
+        )
+    found[name] = {
+        "stack": int(re.search(r"STACK:(\\d+)", usage)[1]),
+        "shuffles": len(re.findall(r" SHFL", code)),
+        "atomics": len(re.findall(r" (?:RED|ATOM)[G.]", code)),
+        "instructions": len(re.findall(r"/\\*[0-9a-f]{4,5}\\*/ +\\S", code)),
+    }
+print(json.dumps(found))
+"""
+
+
+def test_compiled_for_an_h100_the_state_stays_in_registers():
+    """No GPU is needed to read what the compiler made for one.
+
+    A change of a layout would show here first: as shuffles between threads,
+    or as states that spill to local memory.
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, "TRITON_INTERPRET": "0"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = json.loads(result.stdout)
+    for kernel in found.values():
+        assert kernel["shuffles"] == 0
+        assert kernel["atomics"] == 0
+        assert kernel["instructions"] > 1000
+    assert found["forward"]["stack"] == 0
+    # A few addresses, but not a state: that would be 4 bytes times 16.
+    assert found["backward"]["stack"] < 64
+
+
+@ON_GPU
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16]
+)
+@pytest.mark.parametrize("d_state", [1, 3, 16, 17, 64, 256])
+def test_on_a_gpu_in_every_precision(d_state, dtype, poisoned):
+    judge(case(length=300, d_inner=96, d_state=d_state), dtype)
+
+
+@ON_GPU
+def test_offsets_beyond_31_bits():
+    """x of 2^31 elements and more; judged at its end."""
+    batch, length, d_inner, d_state = 2, 2**20 + 8, 1032, 2
+    x = torch.empty(
+        batch, length, d_inner, dtype=torch.bfloat16, device="cuda"
+    ).normal_()
+    delta = torch.full_like(x, 0.5)
+    A = -torch.rand(d_inner, d_state, device="cuda") - 1
+    B, C = (
+        torch.randn(batch, length, d_state, device="cuda") for _ in range(2)
+    )
+    with torch.no_grad():
+        y = selective_scan(x, delta, A, B, C, backend="fused")
+        # After 200 steps of decay exp(-0.5) and more nothing is left.
+        end = slice(length - 200, length)
+        expected = selective_scan(
+            *(t[:, end] for t in (x, delta)),
+            A,
+            *(t[:, end] for t in (B, C)),
+            backend="reference",
+        )
+    torch.testing.assert_close(
+        y[:, -50:], expected[:, -50:], rtol=2e-2, atol=1e-2
+    )
+
+
+@ON_GPU
+def test_compiled_by_pytorch_without_a_graph_break():
+    arguments = on_device(in_dtype(case(length=64), torch.float32))
+    scan = torch.compile(scan_by("fused"), fullgraph=True)
+    torch.testing.assert_close(
+        scan(**arguments), scan_by("fused")(**arguments)
+    )
