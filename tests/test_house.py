@@ -189,8 +189,9 @@ QUICK = [
     "mambaviz.ops.selective_scan",
     "mambaviz.ops.selective_scan.official",
     "mambaviz.ops.causal_conv1d",
+    "mambaviz.models",
 ]
-DOWNSTAIRS = [*QUICK, "mambaviz.models"]
+DOWNSTAIRS = QUICK
 DRAWING = {"anywidget", "ipywidgets", "matplotlib", "plotly"}
 
 # How long each import takes once torch is there, and what it has brought.

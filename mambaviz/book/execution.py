@@ -24,7 +24,14 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # the same order of sets in every build
     "PLOTLY_RENDERER": "plotly_mimetype",  # so that a bare figure is noticed
 }
-LIBRARIES = ("anywidget", "matplotlib", "numpy", "plotly", "torch")
+LIBRARIES = (
+    "anywidget",
+    "matplotlib",
+    "numba",  # chooses the backend of a scan
+    "numpy",
+    "plotly",
+    "torch",
+)
 OF_THE_PAGE = {".css", ".html", ".js", ".pyc", ".svg"}  # no output needs them
 KEPT_CACHES = 2
 

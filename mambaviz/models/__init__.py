@@ -9,8 +9,11 @@ from mambaviz.models.attention import (
     scaled_dot_product_attention,
 )
 from mambaviz.models.checkpoints import CheckpointError
+from mambaviz.models.h3 import H3, H3State
+from mambaviz.models.hyena import Hyena, HyenaFilter, HyenaState
 from mambaviz.models.inspection import RecordedScan, recorded_scans
 from mambaviz.models.language_model import RELEASED, MambaConfig, MambaLM
+from mambaviz.models.lti import LSSL, ChannelMixing
 from mambaviz.models.mamba import (
     S6,
     MambaBlock,
@@ -18,6 +21,9 @@ from mambaviz.models.mamba import (
     ResidualBlock,
     RMSNorm,
 )
+from mambaviz.models.rnn import RNN, RNNLM
+from mambaviz.models.s4 import S4
+from mambaviz.models.s4d import S4D
 from mambaviz.models.sampling import (
     choose_token,
     generate,
@@ -30,10 +36,21 @@ from mambaviz.models.transformer import (
 )
 
 __all__ = [
+    "H3",
+    "LSSL",
     "RELEASED",
+    "RNN",
+    "RNNLM",
+    "S4",
+    "S4D",
     "S6",
+    "ChannelMixing",
     "CheckpointError",
     "EncoderDecoder",
+    "H3State",
+    "Hyena",
+    "HyenaFilter",
+    "HyenaState",
     "KVCache",
     "MambaBlock",
     "MambaConfig",

@@ -71,3 +71,28 @@ def expect_states(states: Sized, layers: Sized) -> None:
             f"the model has {len(layers)} layers, one state for each; "
             f"got {len(states)} states"
         )
+
+
+def expect_sequence(x: Tensor, d_model: int) -> None:
+    """Refuse what is not (batch, length, d_model) with a step in it."""
+    if x.ndim != 3 or x.shape[1] == 0 or x.shape[2] != d_model:
+        raise ValueError(
+            f"x must have shape (batch, length, {d_model}), length > 0; "
+            f"got {tuple(x.shape)}"
+        )
+
+
+def expect_token(x: Tensor, d_model: int) -> None:
+    """Refuse what is not (batch, d_model)."""
+    if x.ndim != 2 or x.shape[1] != d_model:
+        raise ValueError(
+            f"x must have shape (batch, {d_model}); got {tuple(x.shape)}"
+        )
+
+
+def expect_shape(name: str, value: Tensor, wanted: tuple[int, ...]) -> None:
+    """Refuse another shape than the one wanted."""
+    if value.shape != wanted:
+        raise ValueError(
+            f"{name} must have shape {wanted}; got {tuple(value.shape)}"
+        )

@@ -522,7 +522,8 @@ class ResidualBlock(nn.Module):
         **options: Tensor | None,
     ) -> Values | tuple[Values, object]:
         """As the mixer; the sum has the precision of x."""
-        y, state = self.mixer(self.norm(x), state, True, **options)
+        y = self.mixer(self.norm(x), state, return_state, **options)
+        y, state = y if return_state else (y, None)
         y = x + y.to(x.dtype)
         return (y, state) if return_state else y
 
