@@ -40,11 +40,13 @@ KEPT_BYTES = 2**30
 PARTIAL_BYTES = 2**29
 # From so many elements of x on it pays to write B and C as pairs first.
 PAIRS_FROM = 2**23
-# A chunk has at least so many steps, and there are so many programs for each
-# scheduler of the GPU; without chunks, so many suffice.
+# Chunks of time: so many programs for each scheduler of the GPU, but fewer
+# where chunks would be shorter than GOOD_CHUNK steps, and none shorter than
+# MIN_CHUNK. Forwards there are none from ENOUGH_WARPS a scheduler on.
+WARPS = 4
+FEWER_WARPS = 2
+GOOD_CHUNK = 64
 MIN_CHUNK = 32
-WARPS = 2
-BACK_WARPS = 4
 ENOUGH_WARPS = 0.7
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -152,15 +154,22 @@ class Plan(NamedTuple):
     steps: int
 
     @classmethod
-    def of(cls, cut: Cut, device: torch.device, warps: int) -> "Plan":
-        """Enough chunks for ``warps`` programs on each scheduler."""
-        programs = cut.batch * cut.blocks
-        schedulers = _schedulers(device)
-        n_chunks = 1
-        if warps > WARPS or programs < ENOUGH_WARPS * schedulers:
-            n_chunks = round(warps * schedulers / programs)
-        n_chunks = max(1, min(n_chunks, cut.length // MIN_CHUNK))
-        steps = -(-cut.length // n_chunks)
+    def forwards(cls, cut: Cut, device: torch.device) -> "Plan":
+        """One chunk if that is enough programs; chunks cost a second pass."""
+        if cut.batch * cut.blocks >= ENOUGH_WARPS * _schedulers(device):
+            return cls(1, cut.length)
+        return cls.backwards(cut, device)
+
+    @classmethod
+    def backwards(cls, cut: Cut, device: torch.device) -> "Plan":
+        """WARPS programs a scheduler, or fewer, if chunks would be short."""
+        a_warp_each = _schedulers(device) / (cut.batch * cut.blocks)
+        n_chunks = min(
+            round(WARPS * a_warp_each),
+            max(round(FEWER_WARPS * a_warp_each), cut.length // GOOD_CHUNK),
+            cut.length // MIN_CHUNK,
+        )
+        steps = -(-cut.length // max(1, n_chunks))
         steps = -(-steps // TILE) * TILE
         return cls(-(-cut.length // steps), steps)
 
@@ -336,7 +345,7 @@ def forward(
 
 def _forward(inputs: Inputs, initial: Tensor | None, **outputs) -> None:
     """One part of the states: one launch, or three if time is in chunks."""
-    plan = Plan.of(inputs.cut, inputs.x.device, WARPS)
+    plan = Plan.forwards(inputs.cut, inputs.x.device)
     if plan.n_chunks == 1:
         _walk(inputs, plan, initial, states=None, **outputs)
         return
@@ -537,7 +546,7 @@ def _backward(
         delta_bias, and of B and C where they are fixed.
     """
     cut, flags = inputs.cut, inputs.flags
-    plan = Plan.of(cut, inputs.x.device, BACK_WARPS)
+    plan = Plan.backwards(cut, inputs.x.device)
     if spacing > SPACING:
         kept = _recompute(inputs, kept, spacing)
     kept = kept.contiguous()  # of a stretch
