@@ -119,7 +119,8 @@ def run(scan: Callable, arguments: dict) -> dict[str, Tensor]:
 
 def _waves(like: Tensor, frequency: float) -> Tensor:
     """A gradient of size 1 that favours no direction."""
-    angles = frequency * torch.arange(like.numel(), dtype=torch.float64)
+    count = torch.arange(like.numel(), dtype=torch.float64, device=like.device)
+    angles = frequency * count
     waves = torch.polar(torch.ones_like(angles), angles).view(like.shape)
     return (waves if like.is_complex() else waves.real).to(like.dtype)
 

@@ -81,7 +81,7 @@ for dynamic in (False, True):
     compiled = torch.compile(
         layer, fullgraph=True, dynamic=dynamic, backend="aot_eager"
     )
-    for length in (20, 33, 50):
+    for length in (40, 65, 100):
         a = in_dtype(case(length=length), torch.float32)
         leaves = [a[n].requires_grad_() for n in TENSORS]
         found = torch.autograd.grad(compiled(a, leaves), leaves)

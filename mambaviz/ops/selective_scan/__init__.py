@@ -218,7 +218,7 @@ def unavailable(backend: str) -> str | None:
         run = getattr(module, f"selective_scan_{backend}", None)
         if run is None:
             run = as_operator(backend, module)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, OSError) as error:
         _missing[backend] = f"{name} cannot be imported ({error})"
         return _missing[backend]
     refusal = getattr(module, "refusal", lambda *tensors: None)
