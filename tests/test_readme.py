@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mambaviz.records.store import read_record
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.M)
@@ -44,3 +46,31 @@ def test_the_checkpoint_has_changed_its_layout_and_nothing_else(folder):
     after = MambaLM.from_pretrained("mamba-130m").state_dict()
     torch.testing.assert_close(after, before, rtol=0, atol=0)
     assert (folder / "mamba-130m" / "config.json").is_file()
+
+
+def test_speeds_are_those_of_the_record():
+    """How many times as long the official kernel took."""
+    record = read_record("selective_scan_h100")
+    column = {name: i for i, name in enumerate(record["columns"])}
+    large = [8, 2048, 2048, 16]
+    median = {
+        (row[0], row[column["dtype"]], row[column["mode"]]): row[
+            column["median_ms"]
+        ]
+        for row in record["rows"]
+        if row[1:5] == large
+    }
+    ratios = [
+        median["official", dtype, mode] / median["fused", dtype, mode]
+        for mode in ("forward", "forward + backward")
+        for dtype in ("bfloat16", "float32")
+    ]
+    said = "{:.1f} times as long forwards in bfloat16 and {:.1f} times".format(
+        *ratios[:2]
+    )
+    also = "and {:.1f} and {:.1f} times forwards and backwards".format(
+        *ratios[2:]
+    )
+    text = " ".join(README.split())
+    assert said in text
+    assert also in text
