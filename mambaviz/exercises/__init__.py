@@ -23,7 +23,10 @@ __all__ = [
 ]
 
 # What stands before the slash of an exercise's name -> its chapter's module.
-CHAPTERS = {"zoh": "zero_order_hold"}
+CHAPTERS = {
+    "zoh": "zero_order_hold",
+    "three": "three_representations",
+}
 
 
 def check(name: str, answer: object = None) -> Result:

@@ -12,7 +12,14 @@ import re
 from pathlib import Path
 
 ROOM = Path(__file__).parent
-LIBRARY = ("numbers.js", "traits.js", "plot.js", "rules.js", "card.js")
+LIBRARY = (
+    "numbers.js",
+    "traits.js",
+    "plot.js",
+    "rules.js",
+    "matrices.js",
+    "card.js",
+)
 
 _EXPORT = re.compile(
     r"^export (?P<what>default|(?:async )?function|const|class)"
