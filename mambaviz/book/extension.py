@@ -19,6 +19,7 @@ from mambaviz.book import (
     assets,
     equations,
     execution,
+    generated,
     notebooks,
     output,
     progress,
@@ -50,6 +51,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     site.setup(app)
     notebooks.setup_notebooks(app)
     reference.setup(app)
+    generated.setup(app)
     app.connect("config-inited", use_own_looks)
     app.connect("build-finished", partial(write_extras, judge), priority=800)
     return {
