@@ -8,6 +8,7 @@ from mambaviz.models.attention import (
     recorded_weights,
     scaled_dot_product_attention,
 )
+from mambaviz.models.captured import CapturedStep
 from mambaviz.models.checkpoints import CheckpointError
 from mambaviz.models.h3 import H3, H3State
 from mambaviz.models.hyena import Hyena, HyenaFilter, HyenaState
@@ -44,6 +45,7 @@ __all__ = [
     "S4",
     "S4D",
     "S6",
+    "CapturedStep",
     "ChannelMixing",
     "CheckpointError",
     "EncoderDecoder",

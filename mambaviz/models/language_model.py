@@ -255,6 +255,8 @@ class MambaLM(nn.Module):
         129135360
     """
 
+    constant_state = True  # of one size, however long the text
+
     def __init__(
         self,
         config: MambaConfig,

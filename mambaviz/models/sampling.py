@@ -22,9 +22,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mambaviz.models.captured import CapturedStep, can_capture
 from mambaviz.models.checks import expect_ids, expect_mask
 
 Ids = Int[Tensor, "batch length"]
+# On a GPU: from so many tokens on, a CUDA graph of the step pays.
+CAPTURE_FROM = 8
 
 
 class Generator(Protocol):
@@ -140,6 +143,9 @@ def generate(
 ) -> Int[Tensor, "batch longer"]:
     """Continue a prompt: read it in one pass, then go step by step.
 
+    On a GPU the steps of a model whose state has a constant size run as a
+    CUDA graph, see ``CapturedStep``.
+
     Args:
         model: see the head of this module. It generates in eval mode and is
             left in the mode it was in.
@@ -172,6 +178,8 @@ def generate(
             ids, return_state=True, last_only=True, **padding
         )
         logits = logits[:, -1]
+        worth_it = max_new_tokens >= CAPTURE_FROM and can_capture(model, ids)
+        step = CapturedStep(model) if worth_it else model.step
         tokens = []
         while True:
             chosen = choose_token(
@@ -182,7 +190,7 @@ def generate(
                 on_token(chosen)
             if len(tokens) == max_new_tokens:
                 break
-            logits, state = model.step(chosen, state)
+            logits, state = step(chosen, state)
     finally:
         model.train(was_training)
     return torch.cat([ids, torch.stack(tokens, 1).to(ids.dtype)], 1)

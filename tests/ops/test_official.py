@@ -2,6 +2,8 @@
 
 import inspect
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -445,3 +447,65 @@ def test_convolution_update_refuses():
                 weight,
                 **{name: torch.ones(2, dtype=torch.int32)},
             )
+
+
+STAND_IN = """
+import torch
+{before}
+from transformers import MambaConfig, MambaForCausalLM
+torch.manual_seed(0)
+model = MambaForCausalLM(MambaConfig(
+    vocab_size=40, hidden_size=16, num_hidden_layers=2, state_size=5))
+for parameter in model.parameters():
+    parameter.data += 0.05 * torch.randn_like(parameter)
+ids = torch.randint(40, (2, 11))
+out = model(ids, labels=ids)
+out.loss.backward()
+grads = [p.grad for p in model.parameters()]
+model.eval()
+text = model.generate(ids, max_new_tokens=5, do_sample=False)
+torch.save([out.logits.detach(), *grads, text], {path!r})
+"""
+
+
+def test_transformers_runs_on_these_unmodified(tmp_path):
+    found = {}
+    for name, before in {
+        "theirs": "",
+        "ours": "from mambaviz.ops.selective_scan import official\n"
+        "official.stand_in()\n",
+    }.items():
+        path = str(tmp_path / name)
+        script = STAND_IN.format(before=before, path=path)
+        result = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert ("falling back" in result.stderr) is (name == "theirs")
+        found[name] = torch.load(path, weights_only=True)
+    for a, b in zip(found["ours"], found["theirs"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        ("import transformers.models.mamba.modeling_mamba", "call stand_in()"),
+        ("import sys; sys.path.insert(0, 'site')", "mamba_ssm is installed"),
+    ],
+)
+def test_stand_in_refuses(tmp_path, before, words):
+    (tmp_path / "site" / "mamba_ssm").mkdir(parents=True)
+    (tmp_path / "site" / "mamba_ssm" / "__init__.py").touch()
+    script = (
+        f"{before}\nfrom mambaviz.ops.selective_scan import official\n"
+        "official.stand_in()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode != 0
+    assert words in result.stderr

@@ -361,3 +361,67 @@ def test_compiled_by_pytorch_without_a_graph_break():
     torch.testing.assert_close(
         scan(**arguments), scan_by("fused")(**arguments)
     )
+
+
+STEPS = {
+    "all": {},
+    "bare": {"without": ("D", "z", "delta_bias"), "softplus": False},
+    "17 states, 3 groups": {"d_state": 17, "B": 3, "C": 2},
+    "fixed": {"B": "fixed", "C": "fixed"},
+    "one channel": {"d_inner": 1, "d_state": 1},
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", STEPS)
+def test_one_step_as_one_kernel(name, dtype):
+    arguments = case(length=1, **STEPS[name])
+    del arguments["reset"], arguments["delta_softplus"]
+    state = arguments.pop("initial_state")
+    at = dict(arguments)
+    fixed = "fixed" in STEPS[name].values()
+    for n in ("x", "delta", "z"):
+        at[n] = None if at[n] is None else at[n][:, 0]
+    for n in ("B", "C"):
+        at[n] = at[n] if fixed else at[n][:, 0]
+    softplus = STEPS[name].get("softplus", True)
+    low = in_dtype(at, dtype, "x", "delta", "z", "B", "C")
+    low = in_dtype(low, torch.float32, "A", "D", "delta_bias")
+    low, state = on_device(low), state.float().to(DEVICE)
+    exact = selective_scan_step(
+        state.cpu().double(),
+        **{k: None if v is None else v.cpu().double() for k, v in low.items()},
+        delta_softplus=softplus,
+        fixed_B=fixed,
+        fixed_C=fixed,
+    )
+    shaped = {n: low[n][None] if fixed else low[n] for n in ("B", "C")}
+    y, after = fused.step(state, **low | shaped, delta_softplus=softplus)
+    assert y.dtype == dtype
+    assert after.dtype == torch.float32
+    # One rounding at the end, which the interpreter does by cutting off, and
+    # a few of float32 before.
+    rounding = torch.finfo(dtype).eps / (1 if DEVICE == "cpu" else 2)
+    assert off(y.cpu(), exact[0]) <= rounding + 2**-21
+    assert off(after.cpu(), exact[1]) <= 2**-21
+
+
+@ON_GPU
+def test_the_door_steps_by_one_kernel_where_no_gradient_is_asked():
+    torch.manual_seed(0)
+    x, delta, z = torch.randn(3, 4, 64, device="cuda")
+    A = -torch.rand(64, 16, device="cuda")
+    B, C = torch.randn(2, 4, 16, device="cuda")
+    state = torch.randn(4, 64, 16, device="cuda")
+    calls, step = [], fused.step
+    fused.step = lambda *a: calls.append(1) or step(*a)
+    try:
+        y, h = selective_scan_step(state, x, delta, A, B, C, None, z)
+        assert calls == [1]
+        A.requires_grad_()
+        expected = selective_scan_step(state, x, delta, A, B, C, None, z)
+        assert calls == [1]
+    finally:
+        fused.step = step
+    torch.testing.assert_close(y, expected[0].detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(h, expected[1].detach(), rtol=1e-5, atol=1e-6)

@@ -21,6 +21,7 @@ complex A and for groups are those of the released code.
 """
 
 import importlib
+import sys
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -157,6 +158,20 @@ def selective_scan_step(
         ValueError: as ``selective_scan`` does.
     """
     check_step(state, x, delta, A, B, C, D, z, delta_bias, fixed_B, fixed_C)
+    tensors = (x, delta, A, B, C, D, z, delta_bias, state)
+    if x.is_cuda and _steps_fused(tensors):
+        return sys.modules[f"{__name__}.fused"].step(
+            state,
+            x,
+            delta,
+            A,
+            B[None] if fixed_B else B,
+            C[None] if fixed_C else C,
+            D,
+            z,
+            delta_bias,
+            delta_softplus,
+        )
     with torch.autocast(x.device.type, enabled=False):
         y, h = selective_scan_reference(
             x[:, None],
@@ -172,6 +187,17 @@ def selective_scan_step(
             delta_softplus,
         )
     return y[:, 0], h
+
+
+def _steps_fused(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether one kernel can do this step: real numbers, no gradient."""
+    if torch.compiler.is_compiling() or unavailable("fused") is not None:
+        return False
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in tensors
+    ):
+        return False
+    return _loaded["fused"].refusal(*tensors, None) is None
 
 
 class _Rung(NamedTuple):

@@ -21,6 +21,7 @@ import torch
 import triton
 from torch import Tensor
 
+from mambaviz.ops.devices import on_device
 from mambaviz.ops.selective_scan import kernels
 
 LANES = 32
@@ -322,7 +323,7 @@ def forward(
     kept = single(cut.kept_shape() if keep else (0,))
     sums = single(x.shape if cut.parts > 1 else (0,))
     last_states = []
-    with _on(x.device):
+    with on_device(x.device):
         for part in range(cut.parts):
             inputs = Inputs.of(
                 cut, part, x, delta, A, B, C, D, z, delta_bias, reset,
@@ -467,7 +468,7 @@ def backward(
         sums=several,
     )
     parts = []
-    with _on(x.device):
+    with on_device(x.device):
         for part in range(cut.parts):
             inputs = Inputs.of(
                 cut, part, x, delta, A, B, C, D, z, delta_bias, reset,
@@ -760,11 +761,72 @@ def _pairs(cut: Cut, B: Tensor, C: Tensor) -> Tensor:
     return pairs
 
 
-def _on(device: torch.device) -> contextlib.AbstractContextManager:
-    """Kernels start on the current device: make it the tensors' own."""
-    if device.type == "cuda":
-        return torch.cuda.device(device)
-    return contextlib.nullcontext()
+def step(
+    state: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step, without a gradient, as one kernel.
+
+    Args:
+        B: (batch, d_state), (batch, groups, d_state) or, of two axes, fixed
+            and expanded to (1, d_inner, d_state).
+        C: likewise.
+
+    The other arguments are those of ``selective_scan_step``.
+    """
+    batch, d_inner = x.shape
+    d_state = A.shape[1]
+    y, after = (
+        torch.empty_like(x),
+        torch.empty_like(state, dtype=torch.float32),
+    )
+    padded = triton.next_power_of_2(d_state)
+    channels = max(1, min(512 // padded, triton.next_power_of_2(d_inner)))
+    B, C = (w[:, None] if w.ndim == 2 else w for w in (B, C))
+    with on_device(x.device):
+        kernels.step[-(-d_inner // channels), batch](
+            state,
+            x,
+            delta,
+            A,
+            B,
+            C,
+            _or(D, x),
+            _or(z, x),
+            _or(delta_bias, x),
+            y,
+            after,
+            d_inner,
+            d_inner // B.shape[1],
+            d_inner // C.shape[1],
+            *state.stride(),
+            *x.stride(),
+            *delta.stride(),
+            *A.stride(),
+            0 if B.shape[0] == 1 else B.stride(0),
+            *B.stride()[1:],
+            0 if C.shape[0] == 1 else C.stride(0),
+            *C.stride()[1:],
+            *_or(z, x).stride(),
+            *y.stride(),
+            *after.stride(),
+            N=d_state,
+            NP=padded,
+            CHANNELS=channels,
+            SOFTPLUS=delta_softplus,
+            HAS_D=D is not None,
+            HAS_Z=z is not None,
+            HAS_BIAS=delta_bias is not None,
+        )
+    return y, after
 
 
 @contextlib.contextmanager

@@ -776,3 +776,47 @@ def pair(
     at = (row * tl.num_programs(1) + group)[:, None] * (2 * NP)
     column = tl.arange(0, 2 * NP)[None, :]
     tl.store(pairs_ptr + at + column, pairs, mask=live)
+
+
+@triton.jit(do_not_specialize=["d_inner", "B_width", "C_width"])
+def step(
+    state, x, delta, A, B, C, D, z, bias, y, after, d_inner, B_width, C_width,
+    h_b, h_d, h_n, x_b, x_d, delta_b, delta_d, A_d, A_n, B_b, B_g, B_n,
+    C_b, C_g, C_n, z_b, z_d, y_b, y_d, a_b, a_d, a_n,
+    N: tl.constexpr, NP: tl.constexpr, CHANNELS: tl.constexpr,
+    SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    """One step of CHANNELS channels, for generation: state in, state out."""
+    d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    b = tl.program_id(1).to(tl.int64)
+    n = tl.arange(0, NP)
+    inside = d < d_inner
+    ok = inside[:, None] & (n < N)[None, :]
+    x_t = tl.load(x + b * x_b + d * x_d, inside, 0.0).to(tl.float32)
+    delta_t = tl.load(delta + b * delta_b + d * delta_d, inside, 0.0)
+    delta_t = delta_t.to(tl.float32)
+    if HAS_BIAS:
+        delta_t += tl.load(bias + d, inside, 0.0).to(tl.float32)
+    if SOFTPLUS:
+        delta_t = softplus(delta_t)
+    A_n_ = tl.load(A + d[:, None] * A_d + n[None, :] * A_n, ok, 0.0)
+    B_t = tl.load(
+        B + b * B_b + (d // B_width)[:, None] * B_g + n[None, :] * B_n, ok, 0.0
+    ).to(tl.float32)
+    C_t = tl.load(
+        C + b * C_b + (d // C_width)[:, None] * C_g + n[None, :] * C_n, ok, 0.0
+    ).to(tl.float32)
+    at = d.to(tl.int64)[:, None] * h_d + n[None, :] * h_n
+    h = tl.load(state + b * h_b + at, ok, 0.0).to(tl.float32)
+    a = tl.exp2(delta_t[:, None] * (A_n_.to(tl.float32) * LOG2E))
+    h = a * h + (delta_t * x_t)[:, None] * B_t
+    y_t = tl.sum(h * C_t, 1)
+    if HAS_D:
+        y_t += tl.load(D + d, inside, 0.0).to(tl.float32) * x_t
+    if HAS_Z:
+        z_t = tl.load(z + b * z_b + d * z_d, inside, 0.0).to(tl.float32)
+        y_t *= z_t * sigmoid(z_t)
+    at = d.to(tl.int64)[:, None] * a_d + n[None, :] * a_n
+    tl.store(after + b * a_b + at, h, ok)
+    tl.store(y + b * y_b + d * y_d, y_t.to(y.dtype.element_ty), inside)

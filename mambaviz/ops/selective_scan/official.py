@@ -11,6 +11,11 @@ and mamba_ssm/ops/triton/selective_state_update; github.com/Dao-AILab/
 causal-conv1d, causal_conv1d/causal_conv1d_interface.
 """
 
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Inexact, Int
@@ -34,6 +39,83 @@ StepInput = Float[Tensor, "batch *heads dim"]
 StepWeights = (
     Inexact[Tensor, "batch dstate"] | Inexact[Tensor, "batch _ngroups dstate"]
 )
+
+
+# Where each function is imported from. The version is the last that had
+# Mamba-1 only: nobody is to look here for the parts of Mamba-2.
+PACKAGES = {"mamba_ssm": "1.2.2", "causal_conv1d": "1.6.0"}
+PLACES = {
+    "mamba_ssm.ops.selective_scan_interface": (
+        "selective_scan_fn",
+        "selective_scan_ref",
+        "mamba_inner_fn",
+    ),
+    "mamba_ssm.ops.triton.selective_state_update": ("selective_state_update",),
+    "causal_conv1d": ("causal_conv1d_fn", "causal_conv1d_update"),
+    "causal_conv1d.causal_conv1d_interface": (
+        "causal_conv1d_fn",
+        "causal_conv1d_update",
+    ),
+}
+
+
+def stand_in() -> None:
+    """Let ``import mamba_ssm`` and ``import causal_conv1d`` find this module.
+
+    For this process, and only where these packages are not installed. Code
+    that looks for them, such as the Mamba of ``transformers``, then runs on
+    the functions below; so call this before that code is imported.
+
+    Raises:
+        RuntimeError: a package of that name is installed, or transformers
+            has already looked for them.
+
+    Example:
+        >>> stand_in()
+        >>> from mamba_ssm.ops.selective_scan_interface import (
+        ...     selective_scan_fn,
+        ... )
+        >>> selective_scan_fn.__module__
+        'mambaviz.ops.selective_scan.official'
+    """
+    late = "transformers.models.mamba.modeling_mamba"
+    ours = [n for n in PACKAGES if _is_ours(sys.modules.get(n))]
+    if len(ours) == len(PACKAGES):
+        return
+    if late in sys.modules:
+        raise RuntimeError(
+            f"{late} is already imported and has looked for mamba_ssm; call "
+            "stand_in() before"
+        )
+    for name in PACKAGES:
+        found = importlib.util.find_spec(name)
+        if found is not None:
+            raise RuntimeError(
+                f"{name} is installed, at {found.origin}; remove it, or do "
+                "without stand_in()"
+            )
+    for place, functions in PLACES.items():
+        module = _module(place)
+        for function in functions:
+            setattr(module, function, globals()[function])
+
+
+def _module(name: str) -> ModuleType:
+    """The module of a dotted name, made with those above it."""
+    if name not in sys.modules:
+        module = ModuleType(name, f"Stands in for {name}: {__name__}.")
+        module.__spec__ = ModuleSpec(name, None, origin=__name__)
+        module.__path__ = []
+        package, _, last = name.rpartition(".")
+        module.__version__ = PACKAGES[name.partition(".")[0]]
+        sys.modules[name] = module
+        if package:
+            setattr(_module(package), last, module)
+    return sys.modules[name]
+
+
+def _is_ours(module: ModuleType | None) -> bool:
+    return getattr(getattr(module, "__spec__", None), "origin", "") == __name__
 
 
 def selective_scan_fn(

@@ -97,7 +97,7 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
             'backend "reference" has all'
         )
 
-    backward = _operator(
+    backward = register_operator(
         f"{qualified}_backward",
         BACKWARD,
         _dense_gradients(rung.backward),
@@ -106,7 +106,7 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
         refuse,
         refuse,
     )
-    forward = _operator(
+    forward = register_operator(
         qualified,
         FORWARD,
         rung.forward,
@@ -127,7 +127,7 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
     return run
 
 
-def _operator(
+def register_operator(
     name: str,
     schema: str,
     kernel: Callable,

@@ -7,6 +7,9 @@ present input, as in the weight of a ``torch.nn.Conv1d``. What the next inputs
 need is the *state*: the last d_conv - 1 inputs, the newest last.
 """
 
+import importlib
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -15,6 +18,11 @@ from torch import Tensor
 Sequence = Float[Tensor, "batch length d_inner"]
 Weight = Float[Tensor, "d_inner d_conv"]
 Bias = Float[Tensor, " d_inner"]
+__all__ = ["causal_conv1d", "causal_conv1d_step"]
+
+# What the kernels of a GPU take: weights a channel, and dtypes.
+MAX_FUSED = 8
+FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # The last d_conv - 1 inputs, the newest last.
 State = Float[Tensor, "batch d_inner d_conv-1"]
 
@@ -54,35 +62,15 @@ def causal_conv1d(
         tensor([1.0000, 2.5000, 5.0000])
     """
     _check(x, weight, bias, activation, initial_state, reset)
-    length, reach = x.shape[1], weight.shape[1] - 1
-    if initial_state is None:
-        padded = F.pad(x, (0, 0, reach, 0))
+    if reset is None and _fits_kernels(x, weight, bias, initial_state):
+        silu = activation == "silu"
+        y = _loaded["convolve"](x, weight, bias, initial_state, silu)
+        last = _last_inputs(x, weight.shape[1] - 1, initial_state)
     else:
-        before = initial_state.transpose(1, 2).to(x.dtype)
-        padded = torch.cat([before, x], 1)  # batch reach+length d_inner
-    numbers = None if reset is None else _sequence_numbers(reset, reach)
-
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    dtype = torch.promote_types(dtype, weight.dtype)
-    y = torch.zeros_like(x, dtype=dtype)
-    if bias is not None:
-        y = y + bias.to(dtype)
-    for j in range(reach + 1):
-        x_j = padded[:, j : j + length]
-        if numbers is not None:
-            same = numbers[:, j : j + length] == numbers[:, reach:]
-            x_j = torch.where(same[..., None], x_j, 0)
-        y = torch.addcmul(y, x_j.to(dtype), weight[:, j].to(dtype))
-    if activation == "silu":
-        y = F.silu(y)
-    y = y.to(x.dtype)
-    if not return_last_state:
-        return y
-    last = padded[:, length:]
-    if numbers is not None:
-        same = numbers[:, length:] == numbers[:, -1:]
-        last = torch.where(same[..., None], last, 0)
-    return y, last.transpose(1, 2).contiguous()
+        y, last = _in_pytorch(
+            x, weight, bias, activation, initial_state, reset
+        )
+    return (y, last) if return_last_state else y
 
 
 def causal_conv1d_step(
@@ -106,6 +94,85 @@ def causal_conv1d_step(
         )
     y, state = causal_conv1d(x[:, None], weight, bias, activation, state, True)
     return y[:, 0], state
+
+
+def _fits_kernels(
+    x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None
+) -> bool:
+    """Whether the Triton kernels are there and can do this case."""
+    given = (t for t in (x, weight, bias, state) if t is not None)
+    return (
+        x.is_cuda
+        and 2 <= weight.shape[1] <= MAX_FUSED
+        and all(t.dtype in FUSED_DTYPES for t in given)
+        and _has_kernels()
+    )
+
+
+def _has_kernels() -> bool:
+    """Load them, once; False where there is no Triton."""
+    if "convolve" not in _loaded:
+        try:
+            module = importlib.import_module(f"{__name__}.fused")
+        except (ImportError, OSError):
+            _loaded["convolve"] = None
+        else:
+            _loaded["convolve"] = module.convolve
+    return _loaded["convolve"] is not None
+
+
+_loaded: dict[str, Callable | None] = {}
+# ``torch.compile`` calls it once and does not look into its imports.
+_has_kernels._dynamo_marked_constant = True
+
+
+def _in_pytorch(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    initial_state: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The formula, one weight after the other; y and the last state."""
+    length, reach = x.shape[1], weight.shape[1] - 1
+    if initial_state is None:
+        padded = F.pad(x, (0, 0, reach, 0))
+    else:
+        before = initial_state.transpose(1, 2).to(x.dtype)
+        padded = torch.cat([before, x], 1)  # batch reach+length d_inner
+    numbers = None if reset is None else _sequence_numbers(reset, reach)
+
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = torch.promote_types(dtype, weight.dtype)
+    y = torch.zeros_like(x, dtype=dtype)
+    if bias is not None:
+        y = y + bias.to(dtype)
+    for j in range(reach + 1):
+        x_j = padded[:, j : j + length]
+        if numbers is not None:
+            same = numbers[:, j : j + length] == numbers[:, reach:]
+            x_j = torch.where(same[..., None], x_j, 0)
+        y = torch.addcmul(y, x_j.to(dtype), weight[:, j].to(dtype))
+    if activation == "silu":
+        y = F.silu(y)
+    y = y.to(x.dtype)
+    last = padded[:, length:]
+    if numbers is not None:
+        same = numbers[:, length:] == numbers[:, -1:]
+        last = torch.where(same[..., None], last, 0)
+    return y, last.transpose(1, 2).contiguous()
+
+
+def _last_inputs(x: Tensor, reach: int, before: Tensor | None) -> Tensor:
+    """The last ``reach`` inputs: batch d_inner reach."""
+    last = x[:, max(x.shape[1] - reach, 0) :].transpose(1, 2)
+    missing = reach - last.shape[2]
+    if missing and before is not None:
+        last = torch.cat([before[:, :, -missing:].to(x.dtype), last], -1)
+    elif missing:
+        last = F.pad(last, (missing, 0))
+    return last.contiguous()
 
 
 def _sequence_numbers(reset: Tensor, reach: int) -> Tensor:

@@ -1,0 +1,515 @@
+"""Language models on a GPU: training, generation, and transformers' Mamba.
+
+**Generation.** A Mamba beside a Transformer of the same size, both with random
+weights in bfloat16: a prompt read in one pass, then new tokens one by one, the
+likeliest each time. Mamba steps by a captured CUDA graph, as its ``generate``
+does. So does the Transformer, with room for its keys and values made
+beforehand, and with attention by PyTorch's fused operator or by two matrix
+products, whichever is faster at that size; as ``TransformerLM`` itself has
+it, with a cache that grows, it is in the record too.
+
+**Training.** One step of AdamW under autocast to bfloat16.
+
+**transformers.** An unmodified ``MambaForCausalLM``, forward and backward from
+ids to the gradients of all weights, and generation, with and without
+``official.stand_in()``; each in a process of its own, since transformers
+looks for the kernels once, when it is imported.
+
+Nothing is timed before it agrees: the tokens of the graph with those of plain
+stepping, of the Transformer with those of ``TransformerLM``, loss and
+gradients of transformers' Mamba with and without.
+
+    python -m benchmarks.language_models --out measured.json    # on the GPU
+    python -m benchmarks.language_models --record measured.json # in a checkout
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mambaviz.models import (
+    RELEASED,
+    KVCache,
+    MambaLM,
+    TransformerLM,
+    sampling,
+)
+from mambaviz.models.positions import rotate_pairs
+from mambaviz.records.store import write_record
+
+NAME = "language_models_h100"
+REPEATS = 3
+NEW_TOKENS = 128
+COLUMNS = [
+    "what",
+    "model",
+    "parameters",
+    "mode",
+    "batch",
+    "length",
+    "new_tokens",
+    "median_ms",
+    "least_ms",
+    "most_ms",
+    "tokens_per_s",
+    "peak_memory_mib",
+]
+# (batch, prompt) of generation; the paper's figure has a prompt of 2048.
+PROMPTS = [(1, 2048), (8, 2048), (32, 2048), (64, 2048), (128, 2048)]
+PROMPTS += [(8, 512), (8, 8192)]
+
+
+class RoomyTransformer:
+    """A ``TransformerLM`` that steps inside room made beforehand.
+
+    So its step is always the same work on the same memory, and can be a CUDA
+    graph. Unlike ``TransformerLM.step`` it attends over all the room, with a
+    mask.
+
+    Args:
+        model: with rope, causal, one key-value head a head.
+        batch: sequences.
+        room: tokens that fit.
+        by_products: attention as two matrix products, or by PyTorch's
+            fused operator.
+    """
+
+    constant_state = True
+
+    def __init__(
+        self, model: TransformerLM, batch: int, room: int, by_products: bool
+    ) -> None:
+        self.model, self.by_products = model, by_products
+        weight = model.lm_head.weight
+        attention = model.layers[0].attention
+        shape = batch, attention.n_heads, room, attention.d_head
+        self.caches = [
+            KVCache(weight.new_zeros(shape), weight.new_zeros(shape))
+            for _ in model.layers
+        ]
+        self.places = torch.arange(room, device=weight.device)
+        self.at = torch.zeros(1, dtype=torch.long, device=weight.device)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """The logits after a prompt, which fills the room's beginning."""
+        positions = self.places[None, : ids.shape[1]]
+        self.at.fill_(ids.shape[1])
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor:
+            cache.k[:, :, : ids.shape[1]] = k
+            cache.v[:, :, : ids.shape[1]] = v
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        return self._through(ids, positions, attend)
+
+    def step(self, ids: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        """The logits after one token more; the state is the room."""
+        seen = self.places <= self.at
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, cache: KVCache) -> Tensor:
+            cache.k.index_copy_(2, self.at, k)
+            cache.v.index_copy_(2, self.at, v)
+            if not self.by_products:
+                mask = seen[None, None, None]
+                return F.scaled_dot_product_attention(
+                    q, *cache, attn_mask=mask
+                )
+            scores = q @ cache.k.mT / q.shape[-1] ** 0.5
+            weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+            return weights @ cache.v
+
+        logits = self._through(ids[:, None], self.at[None], attend)
+        self.at += 1
+        return logits, state
+
+    def modules(self) -> list[nn.Module]:
+        """What could have hooks."""
+        return list(self.model.modules())
+
+    def _through(
+        self, ids: Tensor, positions: Tensor, attend: Callable
+    ) -> Tensor:
+        x = self.model.embedding(ids, positions)
+        for layer, cache in zip(self.model.layers, self.caches, strict=True):
+            attention, normed = layer.attention, layer.norm(x)
+            q = attention.q_proj(normed).unflatten(-1, (-1, attention.d_head))
+            q = rotate_pairs(q.transpose(1, 2), positions)
+            k, v = attention.remember(normed, positions)
+            y = attend(q, k, v, cache).transpose(1, 2).flatten(2)
+            x = x + attention.out_proj(y)
+            x = x + layer.mlp(layer.mlp_norm(x))
+        return self.model.lm_head(self.model.norm(x[:, -1]))
+
+
+@torch.no_grad()
+def generate_in_room(
+    roomy: RoomyTransformer, ids: Tensor, new_tokens: int
+) -> Tensor:
+    """The likeliest tokens, by a graph where there is a GPU."""
+    chosen = [roomy.read(ids).argmax(-1)]
+    at = roomy.at.clone()
+    step = roomy.step
+    if sampling.can_capture(roomy, ids):
+        step = sampling.CapturedStep(roomy)
+        step(chosen[-1], ())  # captures, which moves on
+        roomy.at.copy_(at)
+    state = ()
+    for _ in range(new_tokens - 1):
+        logits, state = step(chosen[-1], state)
+        chosen.append(logits.argmax(-1))
+    return torch.stack(chosen, 1)
+
+
+def as_generated(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """For generation in a low precision; A_log and D keep theirs."""
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[2] not in ("A_log", "D"):
+            parameter.data = parameter.data.to(dtype)
+    return model.eval().requires_grad_(False)
+
+
+def mamba(name: str, device: str = "cuda") -> MambaLM:
+    """A released size, with its first weights."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        return MambaLM(RELEASED[name])
+
+
+def transformer(
+    d_model: int, n_layers: int, n_heads: int, device: str = "cuda"
+) -> TransformerLM:
+    """With rope and the vocabulary of the released Mambas."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        return TransformerLM(50280, d_model, n_layers, n_heads, bias=False)
+
+
+def count(model: nn.Module) -> int:
+    """Parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def timed(work: Callable, repeats: int = REPEATS) -> tuple[float, ...]:
+    """Median, least and most of the wall clock in ms.
+
+    After one try, unless it is timed only once: that is for what takes most
+    of a minute.
+    """
+    if repeats > 1:
+        work()
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times), min(times), max(times)
+
+
+def measured(work: Callable, tokens: int, repeats: int = REPEATS) -> list:
+    """The last five columns; Nones where memory does not suffice."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        times = timed(work, repeats)
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return [None] * 5
+    peak = torch.cuda.max_memory_allocated() / 2**20
+    return [*times, 1e3 * tokens / times[0], peak]
+
+
+def expect(agree: bool, what: str) -> None:
+    """Refuse to time what does not agree.
+
+    Raises:
+        RuntimeError: it does not.
+    """
+    if not agree:
+        raise RuntimeError(f"{what}: differs; not timed")
+
+
+@torch.no_grad()
+def check_generation(device: str = "cuda") -> None:
+    """Small models in float32: each way gives the same tokens."""
+    torch.manual_seed(1)
+    with torch.device(device):
+        model = TransformerLM(300, 64, 2, 4, bias=False).eval()
+    ids = torch.randint(300, (3, 17), device=device)
+    expected = model.generate(ids, 24)[:, 17:]
+    for by_products in (True, False):
+        roomy = RoomyTransformer(model, 3, 17 + 24, by_products)
+        found = generate_in_room(roomy, ids, 24)
+        expect(torch.equal(found, expected), "a Transformer in its room")
+    config = RELEASED["mamba-130m"]
+    config = type(config)(d_model=64, n_layers=2, vocab_size=300)
+    with torch.device(device):
+        model = MambaLM(config).eval()
+    found = model.generate(ids, 24)[:, 17:]
+    logits, state = model(ids, return_state=True, last_only=True)
+    chosen = [logits[:, -1, :300].argmax(-1)]
+    for _ in range(23):
+        logits, state = model.step(chosen[-1], state)
+        chosen.append(logits[:, :300].argmax(-1))
+    expect(torch.equal(found, torch.stack(chosen, 1)), "a graph of Mamba")
+
+
+def measure_generation(report: Callable) -> None:
+    """Mamba and Transformer of 1.3 to 1.4 thousand million parameters."""
+    check_generation()
+    ids = {
+        (batch, length): torch.randint(50277, (batch, length), device="cuda")
+        for batch, length in PROMPTS
+    }
+    model = as_generated(mamba("mamba-1.4b"), torch.bfloat16)
+    size = count(model)
+    for (batch, length), prompt in ids.items():
+        for mode, n in (("prompt", 1), ("generate", NEW_TOKENS)):
+            figures = measured(
+                lambda prompt=prompt, n=n: model.generate(prompt, n),
+                batch * (length if n == 1 else n),
+            )
+            report("mambaviz", "Mamba", size, mode, batch, length, n, *figures)
+    del model
+    model = as_generated(transformer(2048, 24, 16), torch.bfloat16)
+    size = count(model)
+    for (batch, length), prompt in ids.items():
+
+        def in_room(n: int, by_products: bool, prompt: Tensor = prompt):
+            batch, length = prompt.shape
+            roomy = RoomyTransformer(model, batch, length + n, by_products)
+            return generate_in_room(roomy, prompt, n)
+
+        figures = measured(lambda f=in_room: f(1, False), batch * length)
+        report("mambaviz", "Transformer", size, "prompt", batch, length, 1,
+               *figures)  # fmt: skip
+        for way, by_products in (("SDPA", False), ("products", True)):
+            figures = measured(
+                lambda f=in_room, b=by_products: f(NEW_TOKENS, b),
+                batch * NEW_TOKENS,
+            )
+            report(f"mambaviz, graph, {way}", "Transformer", size, "generate",
+                   batch, length, NEW_TOKENS, *figures)  # fmt: skip
+        if batch <= 32:
+            figures = measured(
+                lambda prompt=prompt: model.generate(prompt, NEW_TOKENS),
+                batch * NEW_TOKENS,
+            )
+            report("mambaviz, growing cache", "Transformer", size, "generate",
+                   batch, length, NEW_TOKENS, *figures)  # fmt: skip
+
+
+def training_step(model: nn.Module, ids: Tensor) -> Callable:
+    """One step of AdamW under autocast, as a function."""
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = model(ids)
+            logits = getattr(logits, "logits", logits)
+        loss = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+        )
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def measure_training(report: Callable) -> None:
+    """Some 360 million parameters each, 8 sequences of 2048 tokens."""
+    batch, length = 8, 2048
+    ids = torch.randint(50277, (batch, length), device="cuda")
+    for name, make in (
+        ("Mamba", lambda: mamba("mamba-370m")),
+        ("Transformer", lambda: transformer(1024, 24, 16)),
+    ):
+        model = make()
+        figures = measured(training_step(model, ids), batch * length, 7)
+        report("mambaviz", name, count(model), "training step", batch, length,
+               0, *figures)  # fmt: skip
+        del model
+
+
+def measure_transformers(stands_in: bool, folder: Path) -> list[list]:
+    """An unmodified MambaForCausalLM; in a process of its own."""
+    if stands_in:
+        from mambaviz.ops.selective_scan import official
+
+        official.stand_in()
+    from transformers import MambaConfig, MambaForCausalLM
+
+    what = "transformers" + (" with stand_in()" if stands_in else "")
+    rows = []
+
+    def report(*row: object) -> None:
+        rows.append([what, *row])
+        print(*rows[-1], flush=True)
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 300}
+    model = MambaForCausalLM(MambaConfig(**sizes)).cuda()
+    ids = torch.randint(300, (2, 256), device="cuda")
+    loss = model(ids, labels=ids).loss
+    loss.backward()
+    torch.save(
+        [loss.detach(), *(p.grad for p in model.parameters())],
+        folder / f"{stands_in}.pt",
+    )
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = MambaForCausalLM(MambaConfig(vocab_size=50280))
+    size = count(model)
+    for batch, length in ((1, 512), (1, 2048), (4, 2048)):
+        if not stands_in and batch > 1:
+            continue
+        ids = torch.randint(50277, (batch, length), device="cuda")
+        for lower in (False, True):
+
+            def both(ids: Tensor = ids, lower: bool = lower) -> None:
+                with torch.autocast("cuda", torch.bfloat16, enabled=lower):
+                    loss = model(ids, labels=ids).loss
+                loss.backward()
+                model.zero_grad()
+
+            figures = measured(
+                both, batch * length, REPEATS if stands_in else 1
+            )
+            kind = "bfloat16 autocast" if lower else "float32"
+            report("Mamba", size, f"forward + backward, {kind}", batch, length,
+                   0, *figures)  # fmt: skip
+    model = model.bfloat16().eval()
+    for batch, length in ((1, 2048), (8, 2048)):
+        if not stands_in and batch > 1:
+            continue
+        ids = torch.randint(50277, (batch, length), device="cuda")
+        options = {
+            "do_sample": False,
+            "max_new_tokens": NEW_TOKENS,
+            "min_new_tokens": NEW_TOKENS,
+        }
+        figures = measured(
+            lambda ids=ids, o=options: model.generate(ids, **o),
+            batch * NEW_TOKENS,
+            REPEATS if stands_in else 1,
+        )
+        report("Mamba", size, "generate", batch, length, NEW_TOKENS, *figures)
+    return rows
+
+
+def measure_small_generation(report: Callable) -> None:
+    """Ours of the size at which transformers' is measured."""
+    model = as_generated(mamba("mamba-130m"), torch.bfloat16)
+    for batch, length in ((1, 2048), (8, 2048)):
+        ids = torch.randint(50277, (batch, length), device="cuda")
+        figures = measured(
+            lambda ids=ids: model.generate(ids, NEW_TOKENS),
+            batch * NEW_TOKENS,
+        )
+        report("mambaviz", "Mamba", count(model), "generate", batch, length,
+               NEW_TOKENS, *figures)  # fmt: skip
+
+
+def measure() -> dict:
+    """All rows, and what they were measured on."""
+    rows = []
+
+    def report(*row: object) -> None:
+        rows.append(list(row))
+        print(*(f"{v:.1f}" if isinstance(v, float) else v for v in row),
+              flush=True)  # fmt: skip
+
+    measure_generation(report)
+    measure_training(report)
+    measure_small_generation(report)
+    torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for flag in ("plain", "ours"):
+            command = [sys.executable, "-m", __spec__.name]
+            command += ["--transformers", flag, "--out", f"{name}/{flag}.json"]
+            subprocess.run(command, check=True)
+            for row in json.loads((folder / f"{flag}.json").read_text()):
+                report(*row)
+        plain, ours = (
+            torch.load(folder / f"{f}.pt", weights_only=True)
+            for f in (False, True)
+        )
+        worst = max(
+            ((a - b).norm() / b.norm()).item()
+            for a, b in zip(ours, plain, strict=True)
+        )
+        expect(worst < 1e-3, f"gradients of transformers' Mamba, {worst:.1e}")
+    import transformers
+    import triton
+
+    return {
+        "device": torch.cuda.get_device_name(),
+        "software": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "triton": triton.__version__,
+            "transformers": transformers.__version__,
+        },
+        "worst": worst,
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    """Measure, record, or both."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="where to write the figures")
+    parser.add_argument("--record", type=Path, help="figures to be recorded")
+    parser.add_argument("--transformers", choices=["plain", "ours"])
+    options = parser.parse_args()
+    if options.out is None and options.record is None:
+        parser.error("give --out FILE, --record FILE, or both")
+    if options.out is not None:
+        if not torch.cuda.is_available():
+            sys.exit("this measures on a GPU, and torch finds none")
+        if options.transformers:
+            found = measure_transformers(
+                options.transformers == "ours", options.out.parent
+            )
+        else:
+            found = measure()
+        options.out.write_text(json.dumps(found))
+    if options.record is not None:
+        found = json.loads(options.record.read_text())
+        print(write_record(
+            NAME,
+            command="python -m benchmarks.language_models --out "
+            "measured.json --record measured.json",
+            columns=COLUMNS,
+            rows=found["rows"],
+            repeats=REPEATS,
+            statistic="median, least and most of the wall clock, after one "
+            "try; 7 training steps; once what transformers alone does",
+            checked_against="tokens of plain stepping, equal; loss and "
+            "gradients of transformers' PyTorch path, relative error "
+            f"{found['worst']:.1e}",
+            max_abs_error=None,
+            seed=0,
+            config={"weights": "random", "precision": "bfloat16 weights for "
+                    "generation, A_log and D in float32"},
+            device=found["device"],
+            software=found["software"],
+        ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

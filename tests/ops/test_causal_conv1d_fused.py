@@ -1,0 +1,164 @@
+"""The convolution in Triton: on a GPU where there is one, else interpreted."""
+
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+from mambaviz.ops.causal_conv1d import causal_conv1d, fused
+from tests.ops.test_causal_conv1d import arguments
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ON_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+NAMES = ("x", "weight", "bias", "initial_state")
+
+
+def given(dtype=torch.float32, without=(), **sizes):
+    values = arguments(**sizes)
+    return [
+        None if n in without else values[n].to(DEVICE, dtype) for n in NAMES
+    ]
+
+
+def both(function, tensors, grad):
+    """y and all gradients."""
+    leaves = [
+        None if t is None else t.detach().requires_grad_() for t in tensors
+    ]
+    y = function(*leaves)
+    held = [leaf for leaf in leaves if leaf is not None]
+    return y.detach(), *torch.autograd.grad(y, held, grad.to(y.dtype))
+
+
+def in_triton(silu):
+    return lambda x, w, b, s: fused.convolve(x, w, b, s, silu)
+
+
+def in_pytorch(silu):
+    activation = "silu" if silu else None
+    # On a CPU there are no kernels to take.
+    return lambda x, w, b, s: causal_conv1d(
+        x.cpu(), w.cpu(), _cpu(b), activation, _cpu(s)
+    ).to(x.device)
+
+
+def _cpu(tensor):
+    return None if tensor is None else tensor.cpu()
+
+
+def judge(tensors, silu):
+    """At most twice the error of plain PyTorch, against float64."""
+    torch.manual_seed(3)
+    grad = torch.randn(tensors[0].shape).to(tensors[0])
+    double = [None if t is None else t.double() for t in tensors]
+    exact = both(in_pytorch(silu), double, grad)
+    plain = both(in_pytorch(silu), tensors, grad)
+    ours = both(in_triton(silu), tensors, grad)
+    for k, (a, b, c) in enumerate(zip(ours, plain, exact, strict=True)):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        scale = c.norm() + 1e-30
+        limit = 2 * (b.double() - c).norm() / scale + 2**-21
+        assert (a.double() - c).norm() / scale <= limit, k
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize(
+    ("without", "sizes"),
+    [
+        ((), {"length": 9, "d_inner": 5}),
+        ((), {"length": 1, "d_inner": 3}),
+        ((), {"length": 2, "d_inner": 70, "batch": 1}),
+        (("bias",), {"length": 40, "d_inner": 3, "d_conv": 2}),
+        (("initial_state",), {"length": 33, "d_inner": 4, "d_conv": 3}),
+        (("bias", "initial_state"), {"length": 5, "d_inner": 2, "d_conv": 8}),
+    ],
+)
+def test_is_the_convolution_in_pytorch(silu, without, sizes):
+    judge(given(without=without, **sizes), silu)
+
+
+def test_time_may_be_the_last_axis_in_memory():
+    x, *others = given(length=150, d_inner=6)
+    x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    judge([x, *others], True)
+    assert fused.convolve(x, *others, True).stride() == x.stride()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_once(dtype):
+    judge(given(dtype, length=21, d_inner=7), True)
+
+
+def test_every_element_is_written(poisoned):
+    tensors = given(length=37, d_inner=35)
+    grad = torch.ones_like(tensors[0])
+    assert all(
+        t.isfinite().all() for t in both(in_triton(True), tensors, grad)
+    )
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Memory that is not written is NaN."""
+    empty_like, new_empty = torch.empty_like, torch.Tensor.new_empty
+    monkeypatch.setattr(
+        torch,
+        "empty_like",
+        lambda *a, **k: empty_like(*a, **k).fill_(torch.nan),
+    )
+    monkeypatch.setattr(
+        torch.Tensor,
+        "new_empty",
+        lambda *a, **k: new_empty(*a, **k).fill_(torch.nan),
+    )
+
+
+def test_a_second_derivative_says_where_there_is_one():
+    x, weight, bias, _ = given(length=4, d_inner=2)
+    weight = weight.requires_grad_()
+    y = fused.convolve(x, weight, bias, None, True)
+    (grad,) = torch.autograd.grad(y.sum(), weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match="on a CPU it has all"):
+        grad.sum().backward()
+
+
+@ON_GPU
+@pytest.mark.parametrize("length", [1, 2, 3, 9, 4097])
+def test_the_door_takes_the_kernels_on_a_gpu(length, monkeypatch):
+    calls = []
+    x, weight, bias, state = given(length=length, d_inner=48)
+    causal_conv1d(x, weight, bias)  # loads them
+    door = sys.modules["mambaviz.ops.causal_conv1d"]
+    monkeypatch.setitem(
+        door._loaded,
+        "convolve",
+        lambda *a: calls.append(1) or fused.convolve(*a),
+    )
+    y, last = causal_conv1d(x, weight, bias, "silu", state, True)
+    expected, last_ = causal_conv1d(
+        x.cpu(), weight.cpu(), bias.cpu(), "silu", state.cpu(), True
+    )
+    assert calls == [1]
+    torch.testing.assert_close(y.cpu(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(last.cpu(), last_)
+
+
+@ON_GPU
+def test_a_compiled_graph_has_no_break():
+    x, weight, bias, state = given(length=50, d_inner=64)
+    compiled = torch.compile(causal_conv1d, fullgraph=True)
+    y = compiled(x, weight, bias, "silu", state)
+    expected = causal_conv1d(x, weight, bias, "silu", state)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
+
+
+@ON_GPU
+def test_the_same_bits_every_time():
+    tensors = given(torch.bfloat16, length=3000, d_inner=300, batch=2)
+    grad = torch.randn_like(tensors[0])
+    first = both(in_triton(True), tensors, grad)
+    for _ in range(3):
+        again = both(in_triton(True), tensors, grad)
+        assert all(map(torch.equal, first, again))
