@@ -24,8 +24,12 @@ __all__ = [
 
 # What stands before the slash of an exercise's name -> its chapter's module.
 CHAPTERS = {
+    "cost": "transformer_cost",
+    "rnn": "recurrent_networks",
+    "ssm": "state_space_models",
     "zoh": "zero_order_hold",
     "three": "three_representations",
+    "hippo": "hippo",
 }
 
 

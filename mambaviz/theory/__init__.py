@@ -55,6 +55,7 @@ from mambaviz.theory.dplr import (
     s4d_lin,
     s4d_real,
 )
+from mambaviz.theory.forgetting import linear_probe, stretch_by_lag
 from mambaviz.theory.hippo import (
     hippo_legs,
     hippo_legt,
@@ -187,6 +188,7 @@ __all__ = [
     "legs_eigenvectors",
     "legs_transition",
     "linear_flops",
+    "linear_probe",
     "linear_recurrence",
     "lmu",
     "lti_recurrence_flops",
@@ -232,6 +234,7 @@ __all__ = [
     "ssm_state_bytes",
     "state_kernels",
     "state_updates",
+    "stretch_by_lag",
     "superposition_error",
     "time_varying_matrix",
     "toeplitz_matrix",

@@ -11,7 +11,17 @@ from tests.browser.visiting import PHONE, pages_of, served, visit
 
 pytestmark = pytest.mark.browser
 
-EXPLORABLES = {"memory_decay", "hold_it", "five_rules"}
+EXPLORABLES = {
+    "memory_decay",
+    "hold_it",
+    "five_rules",
+    "fold_unfold",
+    "still_knows_hello",
+    "comparison_table",
+    "maze",
+    "wires",
+    "draw_a_signal",
+}
 
 
 def test_every_page_is_whole_and_asks_for_nothing(browser, book, book_root):

@@ -54,7 +54,7 @@ def test_an_unknown_name_is_answered_with_all_names_nearest_first(name):
     with pytest.raises(ValueError, match="no exercise is called") as caught:
         exercises.check(name, 1.0)
     assert repr(name) in str(caught.value)
-    listed = re.findall(r"'([a-z-]+/[a-z-]+)'", str(caught.value))
+    listed = re.findall(r"'([a-z0-9-]+/[a-z0-9-]+)'", str(caught.value))
     listed = [n for n in listed if n != name]
     assert listed[0] == "zoh/half-life"
     assert sorted(listed) == sorted(exercises.names())

@@ -1,0 +1,450 @@
+// DrawAndRemember: what N numbers keep of a signal. See draw_and_remember.py.
+
+/** A and B of LegT: the polynomial that fits the last `horizon` steps. */
+export function legtSystem(N, horizon) {
+  const b = Array.from({ length: N }, (_, n) => Math.sqrt(2 * n + 1));
+  const sign = (n, k) => (n < k && (k - n) % 2 ? -1 : 1);
+  return {
+    A: b.map((bn, n) => b.map((bk, k) => (-bn * bk * sign(n, k)) / horizon)),
+    B: b.map((value) => value / horizon),
+  };
+}
+
+/** A_bar and B_bar of a random memory of N numbers: a corner of the largest. */
+export function randomSystem(N, { G, g, scales }) {
+  return {
+    A_bar: G.slice(0, N).map((row) => row.slice(0, N).map((value) => scales[N - 1] * value)),
+    B_bar: g.slice(0, N),
+  };
+}
+
+/** A_bar and B_bar of "legt", "fading" or "random": the same at every step. */
+export function systemOf(memory, N, horizon, random) {
+  if (memory === "random") return randomSystem(N, random);
+  if (memory === "legt") {
+    const { A, B } = legtSystem(N, horizon);
+    return discretizeMatrix(A, B, 1);
+  }
+  const A_bar = legsTransition(N, Math.exp(-1 / horizon));
+  return { A_bar, B_bar: legsInput(A_bar) };
+}
+
+/** The state after the last of x: h = A_bar h + B_bar x, step by step. */
+export function stateOf(memory, N, horizon, x, random) {
+  const fixed = memory === "legs" ? null : systemOf(memory, N, horizon, random);
+  let h = new Array(N).fill(0);
+  x.forEach((now, k) => {
+    const { A_bar, B_bar } = fixed ?? scaledStep(N, k);
+    h = matrixVector(A_bar, h).map((kept, n) => kept + B_bar[n] * now);
+  });
+  return h;
+}
+
+// The steps of scaled LegS differ, and each costs about N³: made once for an N.
+const scaled = { N: 0, steps: [] };
+
+/** Step k of scaled LegS: the past becomes k of k + 1 parts. */
+function scaledStep(N, k) {
+  if (scaled.N !== N) Object.assign(scaled, { N, steps: [] });
+  if (!scaled.steps[k]) {
+    const A_bar = legsTransition(N, k / (k + 1));
+    scaled.steps[k] = { A_bar, B_bar: legsInput(A_bar) };
+  }
+  return scaled.steps[k];
+}
+
+// How the random memory is read: inputs smooth over so many steps, each
+// number of the state to this relative error.
+const CORRELATION = 3;
+const PRECISION = 0.01;
+
+/**
+ * W = S Kᵀ (K S Kᵀ + p² diag(K S Kᵀ))⁻¹: row j reads the input of j steps ago
+ * best, if the inputs have the covariance S.
+ */
+export function bestDecoder(A_bar, B_bar, count) {
+  let column = B_bar;
+  const columns = Array.from({ length: count }, () => {
+    const now = column;
+    column = matrixVector(A_bar, now);
+    return now;
+  });
+  const K = B_bar.map((_, n) => columns.map((values) => values[n]));
+  const lags = columns.map((_, j) => j);
+  const S = lags.map((j) => lags.map((k) => Math.exp(-((j - k) ** 2) / (2 * CORRELATION ** 2))));
+  const KS = matrixProduct(K, S);
+  const gram = KS.map((row) => K.map((other) => row.reduce((sum, value, j) => sum + value * other[j], 0)));
+  const size = gram.map((row, n) => Math.sqrt(row[n]) || 1);
+  const noisy = gram.map((row, n) =>
+    row.map((value, k) => value / (size[n] * size[k]) + (n === k ? PRECISION ** 2 : 0)),
+  );
+  const root = cholesky(noisy);
+  return lags.map((j) =>
+    solveCholesky(root, KS.map((row, n) => row[j] / size[n])).map((value, n) => value / size[n]),
+  );
+}
+
+/** L with L Lᵀ = M. */
+function cholesky(M) {
+  const L = M.map((row) => row.map(() => 0));
+  for (let n = 0; n < M.length; n++) {
+    for (let k = 0; k <= n; k++) {
+      let rest = M[n][k];
+      for (let j = 0; j < k; j++) rest -= L[n][j] * L[k][j];
+      L[n][k] = n === k ? Math.sqrt(rest) : rest / L[k][k];
+    }
+  }
+  return L;
+}
+
+/** v with L Lᵀ v = w. */
+function solveCholesky(L, w) {
+  const v = [...w];
+  for (let n = 0; n < v.length; n++) {
+    for (let k = 0; k < n; k++) v[n] -= L[n][k] * v[k];
+    v[n] /= L[n][n];
+  }
+  for (let n = v.length - 1; n >= 0; n--) {
+    for (let k = n + 1; k < v.length; k++) v[n] -= L[k][n] * v[k];
+    v[n] /= L[n][n];
+  }
+  return v;
+}
+
+/** Where on [0, 1] an age lies: 1 is now. */
+export function positionOf(memory, age, horizon) {
+  return memory === "fading" ? Math.exp(-age / horizon) : Math.max(0, 1 - age / horizon);
+}
+
+/** The last `count` steps as read from the state h, oldest first. */
+export function readingOf(memory, N, horizon, h, count, random) {
+  const lags = Array.from({ length: count }, (_, k) => count - 1 - k);
+  if (memory === "random") {
+    const { A_bar, B_bar } = randomSystem(N, random);
+    const W = bestDecoder(A_bar, B_bar, count);
+    return lags.map((lag) => dot(W[lag], h));
+  }
+  const span = memory === "legs" ? count : horizon;
+  return lags.map((lag) => {
+    const age = lag + 0.5; // the middle of the hold
+    if (memory === "legt" && age > span) return 0;
+    return dot(legendreBasis(N, positionOf(memory, age, span)), h);
+  });
+}
+
+function dot(v, w) {
+  return v.reduce((sum, value, n) => sum + value * w[n], 0);
+}
+
+/** The rms error of each of `parts` parts of the past, over the rms of x. */
+export function errorByAge(reading, x, parts) {
+  const power = dot(x, x) / x.length;
+  let start = 0;
+  return Array.from({ length: parts }, (_, part) => {
+    const end = start + Math.floor(x.length / parts) + (part < x.length % parts ? 1 : 0);
+    let sum = 0;
+    for (let k = start; k < end; k++) sum += (reading[k] - x[k]) ** 2;
+    const error = Math.sqrt(sum / (end - start) / power);
+    start = end;
+    return error;
+  });
+}
+
+/** How alike two signals are: 1 is the same shape. */
+export function correlation(one, other) {
+  const apart = (values) => {
+    const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+    return values.map((value) => value - mean);
+  };
+  const [v, w] = [apart(one), apart(other)];
+  return dot(v, w) / Math.sqrt(dot(v, v) * dot(w, w));
+}
+
+const FIFTHS = 5;
+const FINEST = 0.01;
+const NUDGE = 0.05;
+const PACE_OF_PLAY = 90; // milliseconds a step
+const TEMPLATES = {
+  Wave: (k) => 0.8 * Math.sin((2 * Math.PI * k) / 21),
+  Steps: (k) => [0.6, -0.5, 0.2, -0.8][Math.floor(k / 16)],
+  "One bump": (k) => Math.exp(-(((k - 14) / 4) ** 2)),
+  Silence: () => 0,
+};
+
+function render(context) {
+  const card = makeCard(context);
+  const { model, knobs, signal } = card;
+  const knob = (name) => model.get(name);
+  const random = model.get("words").random;
+  let last = { turned: [] };
+  const now = () => {
+    const turned = ["memory", "states", "horizon", "now", "samples"].map(knob);
+    if (turned.some((value, n) => value !== last.turned[n])) {
+      const [memory, N, horizon, count, samples] = turned;
+      const x = samples.slice(0, count);
+      const h = stateOf(memory, N, horizon, x, random);
+      const reading = readingOf(memory, N, horizon, h, count, random);
+      const silent = x.every((value) => value === 0);
+      last = {
+        ...{ turned, memory, N, horizon, count, samples, x, h, reading, silent },
+        errors: silent ? [] : errorByAge(reading, x, FIFTHS),
+        alike: silent ? NaN : correlation(reading, x),
+      };
+    }
+    return last;
+  };
+  // Where the pen of the keyboard is; no knob, so it is not shared.
+  const pen = { at: 0, shown: false };
+  let parts = null;
+  const draw = () => drawMemory(parts, now(), pen);
+
+  const root = picture(card, {
+    height: (width) => (width < 520 ? 538 : 418),
+    layout: (svgRoot, width) => (parts = layoutMemory(svgRoot, width, random.g.length)),
+    draw,
+    describe: () => describeMemory(now(), knobs.memory.options),
+  });
+  // An image hides the pen that stands in it from a screen reader.
+  root.setAttribute("role", "group");
+  const write = (changes) => {
+    const { low, high } = knobs.samples;
+    const samples = [...knob("samples")];
+    for (const [k, value] of changes) {
+      const near = Math.round(clamp(value, low, high) / FINEST) * FINEST;
+      samples[k] = Number(near.toFixed(2));
+    }
+    card.turn("samples", samples);
+  };
+  drawing(root, signal, { parts: () => parts, pen, draw, write, value: (k) => knob("samples")[k] });
+
+  const tools = html("div", { class: "mv-player" });
+  player(card, tools);
+  for (const [name, value] of Object.entries(TEMPLATES)) {
+    const button = html("button", { type: "button", class: "mv-button" }, name);
+    button.addEventListener("click", () => write(knob("samples").map((_, k) => [k, value(k)])), { signal });
+    tools.append(button);
+  }
+  card.controls.before(tools);
+
+  const told = (text) => () => (now().silent ? "a signal of 0" : text());
+  readouts(card, [
+    ["Kept", "h", () => `${now().N} for ${now().count} heard`],
+    ["Correlation", "h", told(() => format(now().alike))],
+    ["Error, newest fifth", "x", told(() => format(now().errors.at(-1)))],
+    ["Error, oldest fifth", "x", told(() => format(now().errors[0]))],
+  ]);
+  choice(card, "memory").classList.add("mv-hold-rule");
+  for (const name of ["states", "horizon", "now"]) slider(card, name);
+  return card.stop;
+}
+
+/** A button that lets the state hear the signal step by step. */
+function player(card, tools) {
+  const { model, signal } = card;
+  const { low, high } = card.knobs.now;
+  const play = html("button", { type: "button", class: "mv-button", "aria-pressed": "false" }, "Play");
+  tools.append(play);
+  let timer = 0;
+  const pause = () => {
+    clearInterval(timer);
+    timer = 0;
+    play.textContent = "Play";
+    play.setAttribute("aria-pressed", "false");
+  };
+  play.addEventListener("click", () => {
+    if (timer) return pause();
+    if (model.get("now") === high) card.turn("now", low);
+    play.textContent = "Pause";
+    play.setAttribute("aria-pressed", "true");
+    timer = setInterval(() => {
+      if (model.get("now") < high) card.turn("now", model.get("now") + 1);
+      if (model.get("now") >= high) pause();
+    }, PACE_OF_PLAY);
+  }, { signal });
+  signal.addEventListener("abort", pause);
+}
+
+/** Draw by mouse, finger or pen; with the keys by the pen that has focus. */
+function drawing(root, signal, { parts, pen, draw, write, value }) {
+  let drag = null;
+  const spot = (event) => {
+    const { x, y, count } = parts();
+    const box = root.getBoundingClientRect();
+    return {
+      k: clamp(Math.floor(x.invert(event.clientX - box.left)), 0, count - 1),
+      value: y.invert(event.clientY - box.top),
+    };
+  };
+  const on = (type, act, options = {}) =>
+    root.addEventListener(type, (event) => event.target.closest?.(".mv-draw-area") && act(event), { signal, ...options });
+  on("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    event.target.setPointerCapture(event.pointerId);
+    drag = { id: event.pointerId, from: spot(event) };
+    write([[drag.from.k, drag.from.value]]);
+  });
+  // For browsers that apply touch-action to no shape: do not start to scroll.
+  on("touchstart", (event) => event.preventDefault(), { passive: false });
+  on("pointermove", (event) => {
+    if (drag?.id !== event.pointerId) return;
+    const { from } = drag;
+    const to = spot(event);
+    // A quick hand skips steps: those between lie on a straight line.
+    const count = Math.max(1, Math.abs(to.k - from.k));
+    write(Array.from({ length: count + 1 }, (_, n) => [
+      from.k + (n * (to.k - from.k)) / count,
+      from.value + (n * (to.value - from.value)) / count,
+    ]));
+    drag.from = to;
+  });
+  on("lostpointercapture", () => (drag = null));
+
+  const isPen = (event) => event.target.closest?.(".mv-pen");
+  for (const type of ["focusin", "focusout"]) {
+    root.addEventListener(type, (event) => {
+      if (!isPen(event)) return;
+      pen.shown = type === "focusin";
+      draw();
+    }, { signal });
+  }
+  root.addEventListener("keydown", (event) => {
+    if (!isPen(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const last = parts().count - 1;
+    const places = { ArrowLeft: pen.at - 1, ArrowRight: pen.at + 1, Home: 0, End: last };
+    const values = { ArrowUp: NUDGE, ArrowDown: -NUDGE, PageUp: 5 * NUDGE, PageDown: -5 * NUDGE };
+    if (event.key in places) {
+      const from = pen.at;
+      pen.at = clamp(places[event.key], 0, last);
+      // With shift the pen is on the paper.
+      if (event.shiftKey) {
+        const level = value(from);
+        const way = Math.sign(pen.at - from);
+        write(Array.from({ length: Math.abs(pen.at - from) + 1 }, (_, n) => [from + n * way, level]));
+      }
+      draw();
+    } else if (event.key in values) {
+      write([[pen.at, value(pen.at) + values[event.key]]]);
+    } else return;
+    event.preventDefault();
+  }, { signal });
+}
+
+function describeMemory({ memory, N, count, silent, errors, alike }, names) {
+  const start = `${names[memory]}, ${N} numbers after ${count} steps. `;
+  if (silent) return `${start}The signal is 0.`;
+  return (
+    `${start}Correlation of the signal with what is read from the state: ${format(alike)}. ` +
+    `Errors by fifths of the past, oldest first: ${errors.map((error) => format(error, 2)).join(", ")}.`
+  );
+}
+
+const TALL = { top: 36, bottom: 206 };
+
+function layoutMemory(root, width, most) {
+  const narrow = width < 520;
+  const count = 64;
+  const [left, right] = [30, width - 8];
+  const x = linear([0, count], [left, right]);
+  const y = linear([-1.15, 1.15], [TALL.bottom, TALL.top]);
+  const legend = svg("text", { x: 0, y: 14, class: "mv-title" }, root);
+  svg("tspan", { class: "mv-fill-x", text: narrow ? "━ drawn" : "━ the signal: draw here" }, legend);
+  svg("tspan", { class: "mv-fill-h", text: narrow ? "\u2003━ read from the state" : "\u2003━ what the state alone can tell of it" }, legend);
+  axis(root, { x, y, side: "left", values: [-1, 0, 1] });
+  axis(root, { x, y, side: "bottom", values: [0, 16, 32, 48], name: "step →" });
+  const future = svg("rect", { y: TALL.top, height: TALL.bottom - TALL.top, class: "mv-remember-future" }, root);
+  const shape = (name) => svg("path", { class: name }, root);
+  const [area, drawn, coming] = ["mv-hold-area", "mv-hold-tread", "mv-remember-coming"].map(shape);
+  const read = shape("mv-remember-read");
+  const nowLine = shape("mv-ruler");
+  const nowText = svg("text", { y: TALL.top - 5, class: "mv-ruler-text" }, root);
+  svg("rect", { x: left, y: TALL.top, width: right - left, height: TALL.bottom - TALL.top, class: "mv-hit mv-draw-area" }, root);
+  const pen = svg("g", {
+    ...{ class: "mv-handle mv-pen", tabindex: 0, role: "slider", "aria-label": "pen: left and right move it, up and down draw" },
+    ...{ "aria-orientation": "vertical", "aria-valuemin": -1, "aria-valuemax": 1, "data-lm-suppress-shortcuts": "true" },
+  }, root);
+  svg("circle", { r: 6, class: "mv-grip" }, pen);
+
+  const base = TALL.bottom + 40;
+  svg("text", { x: 0, y: base + 12, text: narrow ? "How much each age counts" : "How much each age counts in the fit", class: "mv-title" }, root);
+  const weights = Array.from({ length: count }, (_, k) =>
+    svg("rect", { x: x(k), y: base + 20, width: x(1) - x(0), height: 9, class: "mv-remember-weight" }, root),
+  );
+  const unweighted = svg("text", { x: left, y: base + 29, text: "no weight was designed" }, root);
+
+  const top = base + 58;
+  svg("text", { x: 0, y: top, text: narrow ? "Error by age, in fifths of the past" : "Error by age, in fifths; 1: knows nothing", class: "mv-title" }, root);
+  const middle = narrow ? right : left + (right - left) * 0.48;
+  const slot = (middle - left) / FIFTHS;
+  const errorScale = linear([0, 1.25], [top + 78, top + 10]);
+  svg("line", { x1: left, x2: middle, y1: errorScale(1), y2: errorScale(1), class: "mv-rule-level" }, root);
+  svg("text", { x: left - 6, y: errorScale(1) + 4, "text-anchor": "end", text: "1" }, root);
+  const bars = Array.from({ length: FIFTHS }, (_, n) => ({
+    bar: svg("rect", { x: left + slot * n + 4, width: slot - 8, class: "mv-remember-error" }, root),
+    text: svg("text", { x: left + slot * (n + 0.5), y: top + 92, "text-anchor": "middle" }, root),
+  }));
+  svg("text", { x: left + 4, y: top + 94 + 14, text: "oldest" }, root);
+  svg("text", { x: middle - 4, y: top + 94 + 14, "text-anchor": "end", text: "newest" }, root);
+
+  const start = narrow ? left : middle + 34;
+  const floor = narrow ? top + 136 : top;
+  svg("text", { x: narrow ? 0 : start, y: floor, text: "The state: these N numbers, no more", class: "mv-title" }, root);
+  const wide = Math.min(24, (right - start) / most);
+  const numbers = Array.from({ length: most }, (_, n) =>
+    svg("rect", { x: start + wide * n + 1, width: wide - 2, class: "mv-remember-number" }, root),
+  );
+  const zero = floor + 50;
+  svg("line", { x1: start, x2: start + wide * most, y1: zero, y2: zero, class: "mv-rule-level" }, root);
+  return { x, y, count, area, drawn, coming, read, future, nowLine, nowText, pen, weights, unweighted, bars, errorScale, numbers, zero, right };
+}
+
+function drawMemory(parts, state, pen) {
+  const { x, y, drawn, coming, area, read, future, nowLine, nowText, right } = parts;
+  const { samples, count, reading, memory, horizon } = state;
+  const tread = (from, to) =>
+    samples.slice(from, to).map((value, n) => {
+      const [start, end, at] = [x(from + n), x(from + n + 1), y(value)].map((pixel) => pixel.toFixed(1));
+      return `${n ? "V" : `M${start} `}${at}H${end}`;
+    }).join("");
+  const heard = tread(0, count);
+  set(drawn, { d: heard });
+  set(area, { d: `${heard}V${y(0).toFixed(1)}H${x(0).toFixed(1)}Z` });
+  set(coming, { d: tread(count, samples.length) });
+  set(read, { d: line(reading.map((value, k) => [x(k + 0.5), clamp(y(value), TALL.top - 4, TALL.bottom + 4)])) });
+  set(future, { x: x(count), width: Math.max(0, right - x(count)) });
+  set(nowLine, { d: `M${x(count).toFixed(1)} ${TALL.top}V${TALL.bottom}` });
+  set(nowText, { x: x(count), "text-anchor": count > 10 ? "end" : "start", text: "now" });
+  drawPen(parts, samples, pen);
+
+  const span = memory === "legs" ? count : horizon;
+  parts.weights.forEach((cell, k) => {
+    const age = count - k - 0.5;
+    const kept = age < 0 || memory === "random" ? 0 : positionOf(memory, age, span);
+    const weight = memory === "fading" ? kept : kept > 0 ? 1 : 0;
+    set(cell, { "fill-opacity": (0.9 * weight).toFixed(3) });
+  });
+  parts.unweighted.style.display = memory === "random" ? "" : "none";
+
+  parts.bars.forEach(({ bar, text }, n) => {
+    const error = state.errors[n];
+    const top = parts.errorScale(Math.min(error ?? 0, 1.25));
+    set(bar, { y: top.toFixed(1), height: (parts.errorScale(0) - top).toFixed(1) });
+    set(text, { text: error === undefined ? "–" : format(error, 2) });
+  });
+  const largest = Math.max(...state.h.map(Math.abs)) || 1;
+  parts.numbers.forEach((bar, n) => {
+    const tall = (40 * (state.h[n] ?? 0)) / largest;
+    set(bar, { y: Math.min(parts.zero, parts.zero - tall).toFixed(1), height: Math.abs(tall).toFixed(1) });
+  });
+}
+
+function drawPen({ x, y, pen: handle }, samples, { at, shown }) {
+  set(handle, {
+    transform: `translate(${x(at + 0.5).toFixed(1)} ${y(samples[at]).toFixed(1)})`,
+    "aria-valuenow": samples[at],
+    "aria-valuetext": `step ${at}: ${format(samples[at])}`,
+    "fill-opacity": shown ? 1 : 0.6,
+  });
+}
+
+export default { render };
