@@ -346,8 +346,16 @@ def measure_training(report: Callable) -> None:
         del model
 
 
-def measure_transformers(stands_in: bool, folder: Path) -> list[list]:
-    """An unmodified MambaForCausalLM; in a process of its own."""
+def measure_transformers(
+    stands_in: bool, folder: Path, only_check: bool
+) -> list[list]:
+    """An unmodified MambaForCausalLM; in a process of its own.
+
+    Args:
+        stands_in: whether it runs on our functions.
+        folder: for the loss and the gradients of a small model.
+        only_check: write these, and time nothing.
+    """
     if stands_in:
         from mambaviz.ops.selective_scan import official
 
@@ -367,10 +375,10 @@ def measure_transformers(stands_in: bool, folder: Path) -> list[list]:
     ids = torch.randint(300, (2, 256), device="cuda")
     loss = model(ids, labels=ids).loss
     loss.backward()
-    torch.save(
-        [loss.detach(), *(p.grad for p in model.parameters())],
-        folder / f"{stands_in}.pt",
-    )
+    if only_check:
+        gradients = [p.grad for p in model.parameters()]
+        torch.save([loss.detach(), *gradients], folder / f"{stands_in}.pt")
+        return []
     torch.manual_seed(0)
     with torch.device("cuda"):
         model = MambaForCausalLM(MambaConfig(vocab_size=50280))
@@ -429,10 +437,15 @@ def measure_both_transformers(report: Callable) -> None:
     """transformers' Mamba without and with ``stand_in``, once they agree."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for flag in ("plain", "ours"):
-            command = [sys.executable, "-m", __spec__.name]
-            command += ["--transformers", flag, "--out", f"{name}/{flag}.json"]
+
+        def child(flag: str, *more: str) -> list[list]:
+            command = [sys.executable, "-m", __spec__.name, *more]
+            command += ["--transformers", flag, "--out", f"{name}/rows.json"]
             subprocess.run(command, check=True)
+            return json.loads((folder / "rows.json").read_text())
+
+        for flag in ("plain", "ours"):
+            child(flag, "--only-check")
         plain, ours = (
             torch.load(folder / f"{f}.pt", weights_only=True)
             for f in (False, True)
@@ -443,8 +456,8 @@ def measure_both_transformers(report: Callable) -> None:
         )
         print(f"largest relative difference of a gradient: {worst:.1e}")
         expect(worst < 1e-3, f"gradients of transformers' Mamba, {worst:.1e}")
-        for flag in ("plain", "ours"):
-            for row in json.loads((folder / f"{flag}.json").read_text()):
+        for flag in ("ours", "plain"):
+            for row in child(flag):
                 report(*row)
 
 
@@ -469,6 +482,7 @@ def measure(parts: list[str], out: Path) -> None:
             "triton": triton.__version__,
             "transformers": transformers.__version__,
         },
+        "parts": parts,
         "rows": [],
     }
 
@@ -494,6 +508,7 @@ def main() -> None:
         "--parts", nargs="+", choices=PARTS, default=list(PARTS)
     )
     parser.add_argument("--transformers", choices=["plain", "ours"])
+    parser.add_argument("--only-check", action="store_true")
     options = parser.parse_args()
     if options.out is None and options.record is None:
         parser.error("give --out FILE, --record FILE, or both")
@@ -502,7 +517,9 @@ def main() -> None:
             sys.exit("this measures on a GPU, and torch finds none")
         if options.transformers:
             rows = measure_transformers(
-                options.transformers == "ours", options.out.parent
+                options.transformers == "ours",
+                options.out.parent,
+                options.only_check,
             )
             options.out.write_text(json.dumps(rows))
         else:
@@ -510,10 +527,11 @@ def main() -> None:
     if options.record is not None:
         runs = [json.loads(path.read_text()) for path in options.record]
         found = runs[0]
+        parts = " ".join(part for run in runs for part in run["parts"])
         print(write_record(
             NAME,
-            command="python -m benchmarks.language_models --out "
-            "measured.json --record measured.json",
+            command=f"python -m benchmarks.language_models --parts {parts} "
+            "--out measured.json --record measured.json",
             columns=COLUMNS,
             rows=[row for run in runs for row in run["rows"]],
             repeats=REPEATS,
