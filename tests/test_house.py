@@ -75,6 +75,25 @@ def pins() -> tuple[list[Requirement], list[Requirement], list[str]]:
     return direct, transitive, other
 
 
+IMPORT = re.compile(r"^(?:import|from) (\w+)", re.MULTILINE)
+CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "chapter", sorted((ROOT / "chapters").glob("*.md")), ids=lambda p: p.stem
+)
+def test_a_chapter_imports_what_the_book_installs(chapter):
+    direct, transitive, _ = pins()
+    installed = names([*direct, *transitive])
+    homes = metadata.packages_distributions()
+    for cell in CELL.findall(chapter.read_text(encoding="utf-8")):
+        for module in IMPORT.findall(cell):
+            if module == "mambaviz" or module in sys.stdlib_module_names:
+                continue
+            found = {canonicalize_name(n) for n in homes.get(module, [])}
+            assert found & (installed | {"torch"}), f"{module}: {found}"
+
+
 def names(requirements) -> set[str]:
     return {
         canonicalize_name(requirement.name) for requirement in requirements
