@@ -8,7 +8,8 @@ beforehand, and with attention by PyTorch's fused operator or by two matrix
 products, whichever is faster at that size; as ``TransformerLM`` itself has
 it, with a cache that grows, it is in the record too.
 
-**Training.** One step of AdamW under autocast to bfloat16.
+**Training.** One step of AdamW under autocast to bfloat16, as the models are
+and by ``torch.compile``.
 
 **transformers.** An unmodified ``MambaForCausalLM``, forward and backward from
 ids to the gradients of all weights, and generation, with and without
@@ -340,9 +341,12 @@ def measure_training(report: Callable) -> None:
         ("Transformer", lambda: transformer(1024, 24, 16)),
     ):
         model = make()
-        figures = measured(training_step(model, ids), batch * length, 7)
-        report("mambaviz", name, count(model), "training step", batch, length,
-               0, *figures)  # fmt: skip
+        for what in ("mambaviz", "mambaviz, compiled"):
+            if what != "mambaviz":
+                model.compile()
+            figures = measured(training_step(model, ids), batch * length, 7)
+            report(what, name, count(model), "training step", batch, length, 0,
+                   *figures)  # fmt: skip
         del model
 
 

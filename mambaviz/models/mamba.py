@@ -493,9 +493,11 @@ class RMSNorm(nn.Module):
         self, x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_model"]:
         """The normalised x."""
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        return (self.weight * (x * scale)).to(self.weight.dtype)
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        dtype = torch.promote_types(dtype, torch.float32)
+        weight = self.weight.to(dtype)
+        y = F.rms_norm(x.to(dtype), weight.shape, weight, self.eps)
+        return y.to(self.weight.dtype)
 
 
 class ResidualBlock(nn.Module):

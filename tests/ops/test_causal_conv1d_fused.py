@@ -83,7 +83,12 @@ def test_time_may_be_the_last_axis_in_memory():
     x, *others = given(length=150, d_inner=6)
     x = x.transpose(1, 2).contiguous().transpose(1, 2)
     judge([x, *others], True)
-    assert fused.convolve(x, *others, True).stride() == x.stride()
+
+
+def test_a_program_goes_through_several_tiles(monkeypatch):
+    monkeypatch.setattr(fused, "TILES_FROM", 0)
+    judge(given(length=70, d_inner=6), True)
+    judge(given(length=65, d_inner=3, without=("initial_state",)), False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -149,9 +154,13 @@ def test_the_door_takes_the_kernels_on_a_gpu(length, monkeypatch):
 def test_a_compiled_graph_has_no_break():
     x, weight, bias, state = given(length=50, d_inner=64)
     compiled = torch.compile(causal_conv1d, fullgraph=True)
-    y = compiled(x, weight, bias, "silu", state)
-    expected = causal_conv1d(x, weight, bias, "silu", state)
-    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
+    grad = torch.randn_like(x)
+    tensors = x, weight, bias, state
+    found, expected = (
+        both(lambda x, w, b, s, f=f: f(x, w, b, "silu", s), tensors, grad)
+        for f in (compiled, causal_conv1d)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @ON_GPU

@@ -1,7 +1,7 @@
 """The causal convolution for a GPU: one pass over memory, in Triton.
 
 ``kernels.py`` says what the kernels do. The gradients of weight and bias are
-added up from one partial sum a tile, always in the same order.
+added up from one partial sum a program, always in the same order.
 """
 
 import torch
@@ -12,7 +12,12 @@ from mambaviz.ops.causal_conv1d import kernels
 from mambaviz.ops.devices import on_device
 from mambaviz.ops.selective_scan.operator import register_operator
 
-TILE = 1024  # elements of a program
+TILE = 16  # steps that a program holds in registers
+CHANNELS = 64  # of a program: two for each thread
+# A program goes through so many tiles backwards, so that the partial sums are
+# small beside x; but through one only of a sequence with fewer elements.
+TILES = 4
+TILES_FROM = 2**22
 
 
 def _forward(
@@ -23,10 +28,11 @@ def _forward(
     silu: bool,
 ) -> Tensor:
     batch, length, d_inner = x.shape
-    y = torch.empty_like(x)
+    x = _rows(x)
+    y = x.new_empty(x.shape)
     before = x if state is None else state
-    steps, channels = _tile(x)
-    grid = -(-length // steps), -(-d_inner // channels), batch
+    sizes = _sizes(x)
+    grid = -(-length // sizes["T"]), -(-d_inner // sizes["CHANNELS"]), batch
     with on_device(x.device):
         kernels.forward[grid](
             x,
@@ -36,16 +42,16 @@ def _forward(
             y,
             length,
             d_inner,
-            *x.stride(),
+            *x.stride()[:2],
             *before.stride(),
-            *y.stride(),
+            *y.stride()[:2],
             *weight.stride(),
             W=weight.shape[1],
             SILU=silu,
             HAS_BIAS=bias is not None,
             HAS_STATE=state is not None,
-            STEPS=steps,
-            CHANNELS=channels,
+            num_warps=1,
+            **sizes,
         )
     return y
 
@@ -60,12 +66,20 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, length, d_inner = x.shape
     width = weight.shape[1]
-    grad_x = torch.empty_like(x)
+    x, grad = _rows(x), _rows(grad)
+    grad_x = x.new_empty(x.shape)
     before = x if state is None else state
-    grad_before = torch.empty_like(before) if state is not None else grad_x
-    steps, channels = _tile(x)
-    starts = length + (width - 1 if state is not None else 0)
-    grid = -(-starts // steps), -(-d_inner // channels), batch
+    grad_before = x.new_empty(0, 0, 0)
+    if state is not None:
+        grad_before = state.new_empty(state.shape)
+    sizes = _sizes(x)
+    tiles = TILES if x.numel() >= TILES_FROM else 1
+    steps = length + (width - 1 if state is not None else 0)
+    grid = (
+        -(-steps // (tiles * sizes["T"])),
+        -(-d_inner // sizes["CHANNELS"]),
+        batch,
+    )
     sums = x.new_empty(
         (grid[0] * batch, width + 1, d_inner), dtype=torch.float32
     )
@@ -81,10 +95,11 @@ def _backward(
             sums,
             length,
             d_inner,
-            *x.stride(),
+            tiles,
+            *x.stride()[:2],
             *before.stride(),
-            *grad.stride(),
-            *grad_x.stride(),
+            *grad.stride()[:2],
+            *grad_x.stride()[:2],
             *grad_before.stride(),
             *weight.stride(),
             *sums.stride()[:2],
@@ -92,38 +107,40 @@ def _backward(
             SILU=silu,
             HAS_BIAS=bias is not None,
             HAS_STATE=state is not None,
-            STEPS=steps,
-            CHANNELS=channels,
+            num_warps=1,
+            **sizes,
         )
     total = sums.sum(0)
     return (
         grad_x,
-        total[:width].T.to(weight.dtype, copy=True),
+        total[:width].T.contiguous().to(weight.dtype),
         x.new_empty(0) if bias is None else total[width].to(bias.dtype),
         x.new_empty(0) if state is None else grad_before,
     )
 
 
-def _tile(x: Tensor) -> tuple[int, int]:
-    """Steps and channels of a program: long where x is contiguous."""
-    batch, length, d_inner = x.shape
-    if x.stride(1) == 1 and length > 1:
-        steps = min(128, triton.next_power_of_2(length))
-        return steps, min(TILE // steps, triton.next_power_of_2(d_inner))
-    channels = min(64, triton.next_power_of_2(d_inner))
-    return min(TILE // channels, triton.next_power_of_2(length)), channels
+def _rows(x: Tensor) -> Tensor:
+    """A sequence whose channels lie side by side."""
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def _sizes(x: Tensor) -> dict[str, int]:
+    """Steps and channels of a program: as many as it has use for."""
+    _, length, d_inner = x.shape
+    return {
+        "T": min(TILE, triton.next_power_of_2(length)),
+        "CHANNELS": min(CHANNELS, triton.next_power_of_2(d_inner)),
+    }
 
 
 def _fake_forward(x, weight, bias, state, silu):
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)
 
 
 def _fake_backward(grad, x, weight, bias, state, silu):
-    return (
-        torch.empty_like(x),
-        weight.new_empty(weight.T.shape).T.contiguous(),
-        x.new_empty(0) if bias is None else bias.new_empty(bias.shape),
-        x.new_empty(0) if state is None else torch.empty_like(state),
+    return tuple(
+        x.new_empty(0) if tensor is None else tensor.new_empty(tensor.shape)
+        for tensor in (x, weight, bias, state)
     )
 
 

@@ -188,12 +188,15 @@ def _without_autocast(function: Callable) -> Callable:
 
 
 def _dense_gradients(function: Callable) -> Callable:
-    """An operator returns tensors only: an empty one in the place of None."""
+    """What an operator returns: tensors only, an empty one for None.
+
+    They are contiguous, as the fake ones are: compiled code counts on it.
+    """
 
     def dense(*arguments):
         grad_y = arguments[0]
         return tuple(
-            grad_y.new_empty(0) if gradient is None else gradient
+            grad_y.new_empty(0) if gradient is None else gradient.contiguous()
             for gradient in function(*arguments)
         )
 
