@@ -23,8 +23,6 @@ export function respond(omega, zeta, D, entry, x, delta, substeps) {
 
 const HOLD = 0.1; // seconds
 const QUARTERS = 4;
-const FINEST_INPUT = 0.01;
-const NUDGE_OF_PEN = 0.05;
 const SHAPES = {
   Step: (k) => (k >= 6 ? 0.6 : 0),
   "One push": (k) => (k >= 6 && k < 9 ? 1 : 0),
@@ -34,7 +32,7 @@ const SHAPES = {
 
 function render(context) {
   const card = makeCard(context);
-  const { model, knobs, signal } = card;
+  const { model, knobs } = card;
   const knob = (name) => model.get(name);
   let last = { turned: [] };
   const now = () => {
@@ -65,24 +63,10 @@ function render(context) {
       );
     },
   });
-  // An image hides the pen that stands in it from a screen reader.
-  root.setAttribute("role", "group");
-  const write = (changes) => {
-    const { low, high } = knobs.samples;
-    const samples = [...knob("samples")];
-    for (const [k, value] of changes) {
-      samples[k] = Number((Math.round(clamp(value, low, high) / FINEST_INPUT) * FINEST_INPUT).toFixed(2));
-    }
-    card.turn("samples", samples);
-  };
-  penOnPaper(root, signal, { parts: () => parts, pen, draw, write, value: (k) => knob("samples")[k] });
+  const write = penOnPaper(card, root, "samples", { pen, parts: () => parts, draw });
 
   const tools = html("div", { class: "mv-player" });
-  for (const [name, shape] of Object.entries(SHAPES)) {
-    const button = html("button", { type: "button", class: "mv-button" }, name);
-    button.addEventListener("click", () => write(knob("samples").map((_, k) => [k, shape(k)])), { signal });
-    tools.append(button);
-  }
+  penShapes(card, tools, "samples", SHAPES, write);
   card.controls.before(tools);
   for (const name of ["omega", "zeta", "D"]) slider(card, name);
   choice(card, "reads");
@@ -100,62 +84,6 @@ function eigenvaluesText({ omega, zeta }) {
   const re = -zeta * omega;
   const root = omega * Math.sqrt(Math.abs(1 - zeta * zeta));
   return zeta < 1 ? `${format(re)} ± ${format(root)} i` : `${format(re + root)}, ${format(re - root)}`;
-}
-
-/** Draw by mouse, finger or pen; with the keys by the pen that has focus. */
-function penOnPaper(root, signal, { parts, pen, draw, write, value }) {
-  let drag = null;
-  const spotOf = (event) => {
-    const { x, y, count } = parts();
-    const box = root.getBoundingClientRect();
-    return {
-      k: clamp(Math.floor(x.invert(event.clientX - box.left)), 0, count - 1),
-      value: y.invert(event.clientY - box.top),
-    };
-  };
-  const on = (type, act, options = {}) =>
-    root.addEventListener(type, (event) => event.target.closest?.(".mv-draw-area") && act(event), { signal, ...options });
-  on("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    event.target.setPointerCapture(event.pointerId);
-    drag = { id: event.pointerId, from: spotOf(event) };
-    write([[drag.from.k, drag.from.value]]);
-  });
-  // For browsers that apply touch-action to no shape: do not start to scroll.
-  on("touchstart", (event) => event.preventDefault(), { passive: false });
-  on("pointermove", (event) => {
-    if (drag?.id !== event.pointerId) return;
-    const { from } = drag;
-    const to = spotOf(event);
-    // A quick hand skips values: those between lie on a straight line.
-    const count = Math.max(1, Math.abs(to.k - from.k));
-    write(Array.from({ length: count + 1 }, (_, n) => [
-      from.k + (n * (to.k - from.k)) / count,
-      from.value + (n * (to.value - from.value)) / count,
-    ]));
-    drag.from = to;
-  });
-  on("lostpointercapture", () => (drag = null));
-  root.addEventListener("keydown", (event) => {
-    if (!event.target.closest?.(".mv-pen") || event.ctrlKey || event.metaKey || event.altKey) return;
-    const end = parts().count - 1;
-    const places = { ArrowLeft: pen.at - 1, ArrowRight: pen.at + 1, Home: 0, End: end };
-    const values = { ArrowUp: NUDGE_OF_PEN, ArrowDown: -NUDGE_OF_PEN, PageUp: 5 * NUDGE_OF_PEN, PageDown: -5 * NUDGE_OF_PEN };
-    if (event.key in places) {
-      const from = pen.at;
-      pen.at = clamp(places[event.key], 0, end);
-      // With shift the pen is on the paper.
-      if (event.shiftKey) {
-        const [level, way] = [value(from), Math.sign(pen.at - from)];
-        write(Array.from({ length: Math.abs(pen.at - from) + 1 }, (_, n) => [from + n * way, level]));
-      }
-      draw();
-    } else if (event.key in values) {
-      write([[pen.at, value(pen.at) + values[event.key]]]);
-    } else return;
-    event.preventDefault();
-  }, { signal });
 }
 
 const PANELS = { x: [34, 144], h: [184, 294], y: [334, 444] };
@@ -190,12 +118,8 @@ function layoutSignals(root, width, count) {
   const first = shape("mv-signal-h");
   const curve = shape("mv-hold-curve");
   const [top, bottom] = PANELS.x;
-  svg("rect", { x: left, y: top - 6, width: right - left, height: bottom - top + 12, class: "mv-hit mv-draw-area" }, root);
-  const handle = svg("g", {
-    ...{ class: "mv-handle mv-pen", tabindex: 0, role: "slider", "aria-label": "pen: left and right move it, up and down draw" },
-    ...{ "aria-orientation": "vertical", "aria-valuemin": -1, "aria-valuemax": 1, "data-lm-suppress-shortcuts": "true" },
-  }, root);
-  svg("circle", { r: 6, class: "mv-grip" }, handle);
+  penPaper(root, { left, right, top: top - 6, bottom: bottom + 6 });
+  const handle = penHandle(root);
   return { x, y: linear([-1, 1], [bottom, top]), count, levels, area, tread, first, second, curve, handle };
 }
 
@@ -222,11 +146,7 @@ function drawSignals(parts, { x: samples, states, y: output, entry }, pen) {
   set(parts.second, { d: line([start, ...states.map((state, n) => [at(n), h(state[1])])]) });
   const out = scaleFor("y", output);
   set(parts.curve, { d: line([[x(0), out(output[0] - states[0][entry])], ...output.map((value, n) => [at(n), out(value)])]) });
-  set(parts.handle, {
-    transform: `translate(${x(pen.at + 0.5).toFixed(1)} ${y(samples[pen.at]).toFixed(1)})`,
-    "aria-valuenow": samples[pen.at],
-    "aria-valuetext": `at ${format(pen.at * HOLD)} s: ${format(samples[pen.at])}`,
-  });
+  placePen(parts.handle, parts, samples, pen.at, `at ${format(pen.at * HOLD)} s`);
 }
 
 export default { render };

@@ -161,8 +161,6 @@ export function correlation(one, other) {
 }
 
 const FIFTHS = 5;
-const FINEST = 0.01;
-const NUDGE = 0.05;
 const PACE_OF_PLAY = 90; // milliseconds a step
 const TEMPLATES = {
   Wave: (k) => 0.8 * Math.sin((2 * Math.PI * k) / 21),
@@ -204,26 +202,18 @@ function render(context) {
     draw,
     describe: () => describeMemory(now(), knobs.memory.options),
   });
-  // An image hides the pen that stands in it from a screen reader.
-  root.setAttribute("role", "group");
-  const write = (changes) => {
-    const { low, high } = knobs.samples;
-    const samples = [...knob("samples")];
-    for (const [k, value] of changes) {
-      const near = Math.round(clamp(value, low, high) / FINEST) * FINEST;
-      samples[k] = Number(near.toFixed(2));
-    }
-    card.turn("samples", samples);
-  };
-  drawing(root, signal, { parts: () => parts, pen, draw, write, value: (k) => knob("samples")[k] });
+  const write = penOnPaper(card, root, "samples", { pen, parts: () => parts, draw });
+  for (const type of ["focusin", "focusout"]) {
+    root.addEventListener(type, (event) => {
+      if (!event.target.closest?.(".mv-pen")) return;
+      pen.shown = type === "focusin";
+      draw();
+    }, { signal });
+  }
 
   const tools = html("div", { class: "mv-player" });
   player(card, tools);
-  for (const [name, value] of Object.entries(TEMPLATES)) {
-    const button = html("button", { type: "button", class: "mv-button" }, name);
-    button.addEventListener("click", () => write(knob("samples").map((_, k) => [k, value(k)])), { signal });
-    tools.append(button);
-  }
+  penShapes(card, tools, "samples", TEMPLATES, write);
   card.controls.before(tools);
 
   const told = (text) => () => (now().silent ? "a signal of 0" : text());
@@ -264,72 +254,6 @@ function player(card, tools) {
   signal.addEventListener("abort", pause);
 }
 
-/** Draw by mouse, finger or pen; with the keys by the pen that has focus. */
-function drawing(root, signal, { parts, pen, draw, write, value }) {
-  let drag = null;
-  const spot = (event) => {
-    const { x, y, count } = parts();
-    const box = root.getBoundingClientRect();
-    return {
-      k: clamp(Math.floor(x.invert(event.clientX - box.left)), 0, count - 1),
-      value: y.invert(event.clientY - box.top),
-    };
-  };
-  const on = (type, act, options = {}) =>
-    root.addEventListener(type, (event) => event.target.closest?.(".mv-draw-area") && act(event), { signal, ...options });
-  on("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    event.target.setPointerCapture(event.pointerId);
-    drag = { id: event.pointerId, from: spot(event) };
-    write([[drag.from.k, drag.from.value]]);
-  });
-  // For browsers that apply touch-action to no shape: do not start to scroll.
-  on("touchstart", (event) => event.preventDefault(), { passive: false });
-  on("pointermove", (event) => {
-    if (drag?.id !== event.pointerId) return;
-    const { from } = drag;
-    const to = spot(event);
-    // A quick hand skips steps: those between lie on a straight line.
-    const count = Math.max(1, Math.abs(to.k - from.k));
-    write(Array.from({ length: count + 1 }, (_, n) => [
-      from.k + (n * (to.k - from.k)) / count,
-      from.value + (n * (to.value - from.value)) / count,
-    ]));
-    drag.from = to;
-  });
-  on("lostpointercapture", () => (drag = null));
-
-  const isPen = (event) => event.target.closest?.(".mv-pen");
-  for (const type of ["focusin", "focusout"]) {
-    root.addEventListener(type, (event) => {
-      if (!isPen(event)) return;
-      pen.shown = type === "focusin";
-      draw();
-    }, { signal });
-  }
-  root.addEventListener("keydown", (event) => {
-    if (!isPen(event) || event.ctrlKey || event.metaKey || event.altKey) return;
-    const last = parts().count - 1;
-    const places = { ArrowLeft: pen.at - 1, ArrowRight: pen.at + 1, Home: 0, End: last };
-    const values = { ArrowUp: NUDGE, ArrowDown: -NUDGE, PageUp: 5 * NUDGE, PageDown: -5 * NUDGE };
-    if (event.key in places) {
-      const from = pen.at;
-      pen.at = clamp(places[event.key], 0, last);
-      // With shift the pen is on the paper.
-      if (event.shiftKey) {
-        const level = value(from);
-        const way = Math.sign(pen.at - from);
-        write(Array.from({ length: Math.abs(pen.at - from) + 1 }, (_, n) => [from + n * way, level]));
-      }
-      draw();
-    } else if (event.key in values) {
-      write([[pen.at, value(pen.at) + values[event.key]]]);
-    } else return;
-    event.preventDefault();
-  }, { signal });
-}
-
 function describeMemory({ memory, N, count, silent, errors, alike }, names) {
   const start = `${names[memory]}, ${N} numbers after ${count} steps. `;
   if (silent) return `${start}The signal is 0.`;
@@ -358,12 +282,8 @@ function layoutMemory(root, width, most) {
   const read = shape("mv-remember-read");
   const nowLine = shape("mv-ruler");
   const nowText = svg("text", { y: TALL.top - 5, class: "mv-ruler-text" }, root);
-  svg("rect", { x: left, y: TALL.top, width: right - left, height: TALL.bottom - TALL.top, class: "mv-hit mv-draw-area" }, root);
-  const pen = svg("g", {
-    ...{ class: "mv-handle mv-pen", tabindex: 0, role: "slider", "aria-label": "pen: left and right move it, up and down draw" },
-    ...{ "aria-orientation": "vertical", "aria-valuemin": -1, "aria-valuemax": 1, "data-lm-suppress-shortcuts": "true" },
-  }, root);
-  svg("circle", { r: 6, class: "mv-grip" }, pen);
+  penPaper(root, { left, right, ...TALL });
+  const pen = penHandle(root);
 
   const base = TALL.bottom + 40;
   svg("text", { x: 0, y: base + 12, text: narrow ? "How much each age counts" : "How much each age counts in the fit", class: "mv-title" }, root);
@@ -414,7 +334,8 @@ function drawMemory(parts, state, pen) {
   set(future, { x: x(count), width: Math.max(0, right - x(count)) });
   set(nowLine, { d: `M${x(count).toFixed(1)} ${TALL.top}V${TALL.bottom}` });
   set(nowText, { x: x(count), "text-anchor": count > 10 ? "end" : "start", text: "now" });
-  drawPen(parts, samples, pen);
+  placePen(parts.pen, parts, samples, pen.at, `step ${pen.at}`);
+  set(parts.pen, { "fill-opacity": pen.shown ? 1 : 0.6 });
 
   const span = memory === "legs" ? count : horizon;
   parts.weights.forEach((cell, k) => {
@@ -435,15 +356,6 @@ function drawMemory(parts, state, pen) {
   parts.numbers.forEach((bar, n) => {
     const tall = (40 * (state.h[n] ?? 0)) / largest;
     set(bar, { y: Math.min(parts.zero, parts.zero - tall).toFixed(1), height: Math.abs(tall).toFixed(1) });
-  });
-}
-
-function drawPen({ x, y, pen: handle }, samples, { at, shown }) {
-  set(handle, {
-    transform: `translate(${x(at + 0.5).toFixed(1)} ${y(samples[at]).toFixed(1)})`,
-    "aria-valuenow": samples[at],
-    "aria-valuetext": `step ${at}: ${format(samples[at])}`,
-    "fill-opacity": shown ? 1 : 0.6,
   });
 }
 

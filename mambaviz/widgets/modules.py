@@ -19,6 +19,7 @@ LIBRARY = (
     "rules.js",
     "matrices.js",
     "card.js",
+    "pen.js",
 )
 
 _EXPORT = re.compile(
