@@ -328,9 +328,9 @@ def solve_which_memory() -> str:
 WHICH_MEMORY = Exercise(
     name="hippo/which-memory",
     question=(
-        "Somebody reads a past of 1,000 steps back from 64 numbers. The "
-        "errors by fifths, from the oldest to the newest, are 0.96, 1.03, "
-        '0.64, 0.0001 and 0.0001. Which memory was it: "scaled" LegS, a '
+        "Somebody reads a past of 500 steps back from 40 numbers. The "
+        "errors by fifths, from the oldest to the newest, are 0.82, 0.96, "
+        '0.71, 0.0001 and 0.0002. Which memory was it: "scaled" LegS, a '
         '"window", "fading" (time-invariant LegS), or a "random" '
         "matrix?"
     ),
@@ -350,8 +350,8 @@ WHICH_MEMORY = Exercise(
         ),
         Mistake(
             "random",
-            "64 numbers of a random matrix hold about as many of the newest "
-            "steps. Two whole fifths, 400 steps, without error are more "
+            "40 numbers of a random matrix hold about as many of the newest "
+            "steps. Two whole fifths, 200 steps, without error are more "
             "than that.",
         ),
     ],

@@ -18,71 +18,73 @@ from mambaviz.theory.lti import (
 _f64 = functools.partial(torch.tensor, dtype=torch.float64)
 
 _KERNELS = [_f64([1.0, 0.5, 0.25]), _f64([0.3, -0.7, 0.2, 0.9])]
-_SIGNALS = [_f64([1.0, 2.0, -1.0]), _f64([0.0, 1.0, 0.0, 2.0])]
-# One with fewer taps than inputs, one with a single input.
-_PAIRS = [
-    *zip(_KERNELS, _SIGNALS, strict=True),
-    (_KERNELS[0], _f64([1.0, -2.0, 0.5, 3.0, 4.0])),
-    (_f64([2.0]), _f64([3.0])),
+# Arguments (K_bar, before, x); the last has a kernel of one tap.
+_PIECES = [
+    (_KERNELS[0], _f64([2.0, -1.0]), _f64([1.0, 2.0, -1.0])),
+    (_KERNELS[1], _f64([0.5, 0.0, 3.0]), _f64([0.0, 1.0, 0.0, 2.0])),
+    (_KERNELS[0], _f64([1.0, 4.0]), _f64([1.0, -2.0, 0.5, 3.0, 4.0])),
+    (_f64([2.0]), _f64([]), _f64([3.0])),
 ]
 
 
-def solve_no_wrap(K_bar: Tensor, x: Tensor) -> Tensor:
-    """Zeros make the circle so long that nothing comes round."""
-    circle = len(K_bar) + len(x) - 1
-    y_hat = torch.fft.rfft(K_bar, circle) * torch.fft.rfft(x, circle)
-    return torch.fft.irfft(y_hat, circle)[: len(x)]
+def solve_no_wrap(K_bar: Tensor, before: Tensor, x: Tensor) -> Tensor:
+    """The end comes round to old outputs alone, and these are dropped."""
+    y = wrapped_fft_convolution(K_bar, torch.cat([before, x]))
+    return y[len(before) :]
 
 
-def _one_zero(K_bar: Tensor, x: Tensor) -> Tensor:
-    """One zero at the end: all but one of the taps still come round."""
-    circle = len(x) + 1
-    y_hat = torch.fft.rfft(K_bar, circle) * torch.fft.rfft(x, circle)
-    return torch.fft.irfft(y_hat, circle)[: len(x)]
+def _spoiled(K_bar: Tensor, before: Tensor, x: Tensor) -> Tensor:
+    """The outputs that the end has come round to."""
+    return wrapped_fft_convolution(K_bar, torch.cat([before, x]))[: len(x)]
 
 
 NO_WRAP = Exercise(
     name="three/no-wrap",
     question=(
-        "Write `convolve(K_bar, x)`, the causal convolution by FFT: `y[k]` "
-        "is the sum of `K_bar[j] * x[k - j]` over the j for which there is "
-        "an `x[k - j]`. Both are real float64 tensors with one axis, with "
-        "no more taps than inputs, and y is as long as x. Use `torch.fft`; "
-        "the end must not come round to the start."
+        "A long text comes in pieces. Write `convolve(K_bar, before, x)`: "
+        "the outputs of the causal convolution for the piece x, as long as "
+        "x. `before` holds the len(`K_bar`) - 1 inputs just before the "
+        "piece; all are real float64 tensors with one axis. No zeros are "
+        "needed: on a circle of len(before) + len(x) places, which outputs "
+        "does the end come round to? Try it with "
+        "`wrapped_fft_convolution`, or with `torch.fft`."
     ),
     solution=solve_no_wrap,
     judge=Function(
-        "convolve(K_bar, x)", _PAIRS, lambda K_bar, x: tuple(x.shape)
+        "convolve(K_bar, before, x)",
+        _PIECES,
+        lambda K_bar, before, x: tuple(x.shape),
     ),
     mistakes=[
         Mistake(
-            wrapped_fft_convolution,
+            lambda K_bar, before, x: wrapped_fft_convolution(K_bar, x),
             "The end has come round to the start: your first outputs hold "
-            "the last inputs. The FFT convolves on a circle. Give it enough "
-            "zeros at the end of both, with its second argument `n`.",
+            "the last inputs. Put the inputs of before at the start of the "
+            "circle, and let it come round to their outputs.",
         ),
         Mistake(
-            _one_zero,
-            "Fewer zeros than there are taps that reach past the end: some "
-            "still come round. The whole convolution has "
-            "len(K_bar) + len(x) - 1 numbers; so long must the circle be.",
+            lambda K_bar, before, x: fft_convolution(K_bar, x),
+            "Nothing comes round, but you let the piece begin in silence. "
+            "Its first outputs also hold the inputs of before.",
         ),
         Mistake(
-            lambda K_bar, x: fft_convolution(K_bar.flip(0), x),
+            _spoiled,
+            "You keep the first outputs of the circle. They are those of "
+            "the inputs of before, and just those are spoiled by the end.",
+        ),
+        Mistake(
+            lambda K_bar, before, x: fft_convolution(
+                K_bar.flip(0), torch.cat([before, x])
+            )[len(before) :],
             "The kernel is turned round. A product of Fourier transforms "
             "does the turning by itself: give it `K_bar` as it is, with the "
             "newest input's tap first.",
         ),
-        Mistake(
-            lambda K_bar, x: fft_convolution(K_bar, x).roll(1),
-            "Everything is right but one step late. Take the first "
-            "outputs of the inverse transform, from index 0 on.",
-        ),
     ],
     nudge=(
-        "Transform both with `torch.fft.rfft(..., n)`, multiply, go back "
-        "with `torch.fft.irfft(..., n)`, and keep the first len(x) numbers. "
-        "Which n is long enough?"
+        "Put before and x in a row and convolve them on a circle of that "
+        "length. The kernel reaches len(`K_bar`) - 1 places past the end, so "
+        "as many outputs at the start are spoiled. You do not need them."
     ),
 )
 
@@ -211,25 +213,42 @@ CAUSALITY = Exercise(
 
 
 def _layers() -> list[tuple]:
-    """Arguments (A_bar, B_bar, C, D, x)."""
+    """Arguments (A_bar, B_bar, C, D, past, x)."""
     return [
         (
             _f64([0.9, 0.5]),
             _f64([1.0, -0.5]),
             _f64([0.7, 2.0]),
             0.3,
+            _f64([2.0, -1.0, 0.5]),
             _f64([1.0, 0.0, -2.0, 0.5]),
         ),
-        (_f64([0.8]), _f64([0.2]), _f64([1.0]), -1.0, _f64([1.0, 1.0, 3.0])),
-        (_f64([0.5]), _f64([1.0]), _f64([1.0]), 0.0, _f64([4.0])),
+        (
+            _f64([0.8]),
+            _f64([0.2]),
+            _f64([1.0]),
+            -1.0,
+            _f64([1.0, 3.0]),
+            _f64([1.0, 1.0, 3.0]),
+        ),
+        (_f64([0.5]), _f64([1.0]), _f64([1.0]), 0.0, _f64([2]), _f64([4.0])),
     ]
 
 
+def _after(A_bar: Tensor, B_bar: Tensor, prompt: Tensor) -> Tensor:
+    h = torch.zeros_like(B_bar)
+    for x_k in prompt:
+        h = A_bar * h + B_bar * x_k
+    return h
+
+
 def solve_deploy(
-    A_bar: Tensor, B_bar: Tensor, C: Tensor, D: float, x: Tensor
+    A_bar: Tensor, B_bar: Tensor, C: Tensor, D: float, past: Tensor, x: Tensor
 ) -> Tensor:
-    """One step a token, and nothing kept but the state."""
-    h, y = torch.zeros_like(B_bar), []
+    """The state after the prompt, all at once, then one step a token."""
+    age = torch.arange(len(past) - 1, -1, -1)
+    h = (A_bar[:, None] ** age * B_bar[:, None]) @ past
+    y = []
     for x_k in x:
         h = A_bar * h + B_bar * x_k
         y.append(C @ h + D * x_k)
@@ -237,9 +256,9 @@ def solve_deploy(
 
 
 def _read_before_write(
-    A_bar: Tensor, B_bar: Tensor, C: Tensor, D: float, x: Tensor
+    A_bar: Tensor, B_bar: Tensor, C: Tensor, D: float, past: Tensor, x: Tensor
 ) -> Tensor:
-    h, y = torch.zeros_like(B_bar), []
+    h, y = _after(A_bar, B_bar, past), []
     for x_k in x:
         y.append(C @ h + D * x_k)
         h = A_bar * h + B_bar * x_k
@@ -250,17 +269,18 @@ DEPLOY = Exercise(
     name="three/deploy",
     question=(
         "A layer was trained as `y = fft_convolution(K_bar, x) + D * x`, "
-        "where `K_bar` = (C `B_bar`, C `A_bar` `B_bar`, ...). Write "
-        "`deploy(A_bar, B_bar, C, D, x)`: the same outputs by a recurrence "
-        "that starts at 0 and keeps nothing but its state. `A_bar` is the "
-        "diagonal; `A_bar`, `B_bar` and C have one number for each state, D "
-        "is a number, and x has one axis."
+        "where `K_bar` = (C `B_bar`, C `A_bar` `B_bar`, ...). A prompt has "
+        "been read in this way, and now tokens follow one by one. Write "
+        "`deploy(A_bar, B_bar, C, D, past, x)`: the outputs for the tokens "
+        "x that follow the prompt, `past`, by a recurrence that keeps only "
+        "its state. `A_bar` is the diagonal; `A_bar`, `B_bar` and C have one "
+        "number for each state, D is a number, past and x have one axis."
     ),
     solution=solve_deploy,
     judge=Function(
-        "deploy(A_bar, B_bar, C, D, x)",
+        "deploy(A_bar, B_bar, C, D, past, x)",
         _layers(),
-        lambda A_bar, B_bar, C, D, x: tuple(x.shape),
+        lambda A_bar, B_bar, C, D, past, x: tuple(x.shape),
     ),
     mistakes=[
         Mistake(
@@ -269,27 +289,35 @@ DEPLOY = Exercise(
             "comes one token late. Move the state first, then read it.",
         ),
         Mistake(
-            lambda A_bar, B_bar, C, D, x: simulate_recurrence(
-                A_bar, B_bar, C, 0.0, x
+            lambda A_bar, B_bar, C, D, past, x: simulate_recurrence(
+                A_bar, B_bar, C, D, x
+            ),
+            "Your state begins at 0, as if there had been no prompt. What "
+            "has the prompt left in it?",
+        ),
+        Mistake(
+            lambda A_bar, B_bar, C, D, past, x: simulate_recurrence(
+                A_bar, B_bar, C, 0.0, x, _after(A_bar, B_bar, past)
             ),
             "The direct path D x is missing. The kernel does not hold it.",
         ),
         Mistake(
-            lambda A_bar, B_bar, C, D, x: simulate_recurrence(
-                A_bar, torch.ones_like(B_bar), C, D, x
+            lambda A_bar, B_bar, C, D, past, x: simulate_recurrence(
+                A_bar, B_bar, C, D, x, A_bar * _after(A_bar, B_bar, past)
             ),
-            "`B_bar` is missing: of each token, `B_bar` times it reaches "
-            "the states.",
+            "The prompt has faded by one step too many: its last token has "
+            "just come in, with the power 0 of `A_bar`.",
         ),
         Mistake(
-            lambda A_bar, B_bar, C, D, x: C @ B_bar * x + D * x,
+            lambda A_bar, B_bar, C, D, past, x: C @ B_bar * x + D * x,
             "Each output knows only its own token: the state is not "
             "carried on. Keep h from one turn of the loop to the next.",
         ),
     ],
     nudge=(
-        "One loop over x. In it, move the state with `A_bar` and `B_bar`, "
-        "then read it with C, and add D times the token."
+        "First the state: run the recurrence over the prompt and keep only "
+        "h. Then one loop over x: move the state with `A_bar` and `B_bar`, "
+        "read it with C, and add D times the token."
     ),
 )
 

@@ -12,55 +12,64 @@ from mambaviz.models.attention import attention_weights
 from mambaviz.theory.cost import crossover_length
 
 _Cache = tuple[Tensor, Tensor]
-_LENGTHS = [(1000,), (1,), (2,), (3,), (10,), (10**6,)]
+# (length, prompt): how long the text becomes, and how it begins.
+_TEXTS = [(1000, 10), (1, 1), (2, 1), (3, 2), (10, 4), (5, 5), (10**6, 1000)]
 
 
-def solve_without_cache(length: int) -> int:
-    """Triangle numbers t (t + 1) / 2, summed: a tetrahedral number."""
-    return length * (length + 1) * (length + 2) // 6
+def solve_without_cache(length: int, prompt: int = 1) -> int:
+    """Triangles t (t + 1) / 2, summed over t = prompt to length."""
+
+    def pyramid(rows: int) -> int:
+        return rows * (rows + 1) * (rows + 2) // 6
+
+    return pyramid(length) - pyramid(prompt - 1)
 
 
 WITHOUT_CACHE = Exercise(
     name="cost/without-cache",
     question=(
-        "Without a cache, the token at place t computes a whole triangle of "
-        "t(t+1)/2 scores. Write `scores(length)`: how many one head computes "
-        "while a text grows from nothing to `length` tokens. Find the sum on "
-        "paper first; one of our inputs is a million tokens."
+        "No cache, but a prompt: its `prompt` tokens are known, and the "
+        "model reads them in a single pass. Then the text grows by one token "
+        "a pass, until a last pass over `length` tokens. A pass over t "
+        "tokens computes a triangle of t(t+1)/2 scores in each head. Write "
+        "`scores(length, prompt)`: how many one head computes in all. Find "
+        "the sum on paper first; one of our texts has a million tokens."
     ),
     solution=solve_without_cache,
-    judge=Function("scores(length)", _LENGTHS, lambda length: ()),
+    judge=Function(
+        "scores(length, prompt)", _TEXTS, lambda length, prompt: ()
+    ),
     mistakes=[
         Mistake(
-            lambda length: length * (length + 1) // 2,
+            lambda length, prompt: length * (length + 1) // 2,
             "That is one triangle: what is computed with a cache. Without "
-            "one, every token computes a triangle of its own.",
+            "one, every pass computes a triangle of its own.",
         ),
         Mistake(
-            lambda length: length**2,
-            "A square has the right growth for one full matrix. Here are "
-            "triangles, and one for each token.",
+            lambda length, prompt: solve_without_cache(length),
+            "So it is without a prompt, from a text of one token on. Here "
+            "the passes over fewer tokens than the prompt has do not happen.",
         ),
         Mistake(
-            lambda length: length**3,
-            "The power is right. But only half of each square is computed, "
-            "and the earlier triangles are smaller than the last.",
+            lambda length, prompt: solve_without_cache(length, prompt + 1),
+            "The pass over the prompt itself is missing: its triangle "
+            "belongs to the sum.",
         ),
         Mistake(
-            lambda length: (length - 1) * length * (length + 1) // 6,
-            "One token is missing: `range(length)` ends before it. The last "
-            "triangle belongs to the sum.",
+            lambda length, prompt: solve_without_cache(length - 1, prompt),
+            "One pass is missing: `range(prompt, length)` ends before it. "
+            "The last triangle belongs to the sum.",
         ),
         Mistake(
-            lambda length: length**2 * (length + 1) // 2,
-            "So it would be if every token computed the last, largest "
-            "triangle. Token t computes the one of t rows.",
+            lambda length, prompt: solve_without_cache(length - prompt),
+            "The new tokens look at the prompt too: a pass over t tokens "
+            "computes all t rows, those of the prompt among them.",
         ),
     ],
     nudge=(
-        "Add up by hand for three tokens: 1, then 1 + 2, then 1 + 2 + 3. "
-        "The sums 1, 4, 10, 20 are the numbers of balls in a pyramid on a "
-        "triangle, and are a product of three neighbours over 6."
+        "Without a prompt, the triangles up to t make a pyramid of "
+        "t(t+1)(t+2)/6. With one, a smaller pyramid is cut off its top: that "
+        "of the passes that do not happen."
     ),
 )
 

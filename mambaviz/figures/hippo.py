@@ -341,7 +341,7 @@ def draw_matrices(
     matrices: Mapping[str, Float[Tensor, "d_state d_state"]],
     ax: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Matrices as squares with their signs, the stronger the larger.
+    """Matrices as squares with their signs, the darker the larger.
 
     Args:
         matrices: by name, one for each of the axes.

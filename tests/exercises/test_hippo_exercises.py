@@ -89,7 +89,7 @@ def test_the_errors_in_the_question_are_those_of_the_window():
     question = find("hippo/which-memory").question
     shown = re.search(r"newest, are ([\d., and]+?)\. Which", question)[1]
     numbers = [float(n) for n in re.findall(r"\d+\.\d+", shown)]
-    errors = figures.remembered(figures.random_inputs(), 64)
+    errors = figures.remembered(figures.random_inputs(24, 500), 40)
     window = errors["LegT, a window"].mean(dim=0).tolist()
     assert len(numbers) == 5
     for number, error in zip(numbers, window, strict=True):
