@@ -229,9 +229,9 @@ RECALL = Exercise(
         ),
         Mistake(
             _as_made,
-            "So small entries shrink a state to about 0.58 of its length at "
+            "So small entries shrink a state to about 0.6 of its length at "
             "every step, as they do in a new `torch.nn.RNN`. After 100 "
-            "steps that is 10 to the power of -24.",
+            "steps hardly anything is left.",
         ),
         Mistake(
             _shrinking,

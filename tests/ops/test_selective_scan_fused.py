@@ -209,6 +209,21 @@ def test_operator_is_what_the_compiler_believes():
     )
 
 
+def test_gradients_lie_as_the_compiler_believes():
+    """Those of A and D were views into sums, which compiled code refuses."""
+    arguments = on_device(in_dtype(case(length=9), torch.float32))
+    tensors = [arguments[name] for name in TENSORS]
+    tensors[3:5] = (t[:, :, None] for t in tensors[3:5])
+    inputs = *tensors, arguments["reset"], True
+    operators = torch.ops.mambaviz
+    y, last, kept = operators.selective_scan_fused.default(*inputs, True)
+    torch.library.opcheck(
+        operators.selective_scan_fused_backward.default,
+        (torch.ones_like(y), torch.ones_like(last), kept, *inputs),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [

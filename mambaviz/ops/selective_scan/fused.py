@@ -496,16 +496,19 @@ def backward(
                 total = over_time
             parts.append((later, *total))
     later, of_A, of_D, of_bias, of_B, of_C = zip(*parts, strict=True)
-    # D and delta_bias have their gradients when the last part is added.
+    # D and delta_bias have their gradients when the last part is added; both
+    # are columns of one tensor, and what an operator returns shares nothing.
     return (
         grads.x,
         grads.delta,
         _joined(of_A).to(A.dtype),
         grads.B if B.ndim == 4 else _joined(of_B).to(B.dtype),
         grads.C if C.ndim == 4 else _joined(of_C).to(C.dtype),
-        None if D is None else of_D[-1].to(D.dtype),
+        None if D is None else of_D[-1].to(D.dtype, copy=True),
         grads.z,
-        None if delta_bias is None else of_bias[-1].to(delta_bias.dtype),
+        None
+        if delta_bias is None
+        else of_bias[-1].to(delta_bias.dtype, copy=True),
         None
         if initial_state is None
         else _joined(later).to(initial_state.dtype),
