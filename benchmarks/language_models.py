@@ -495,17 +495,20 @@ def measure(parts: list[str], out: Path) -> None:
             "transformers": transformers.__version__,
         },
         "parts": parts,
+        "cut_short": parts,
         "rows": [],
     }
 
     def report(*row: object) -> None:
         found["rows"].append(list(row))
+        out.write_text(json.dumps(found))  # a run may end at any time
         print(*(f"{v:.1f}" if isinstance(v, float) else v for v in row),
               flush=True)  # fmt: skip
 
     for part in parts:
         PARTS[part](report)
         torch.cuda.empty_cache()
+        found["cut_short"] = found["cut_short"][1:]
         out.write_text(json.dumps(found))
 
 
@@ -555,7 +558,9 @@ def main() -> None:
             max_abs_error=None,
             seed=0,
             config={"weights": "random", "precision": "bfloat16 weights for "
-                    "generation, A_log and D in float32"},
+                    "generation, A_log and D in float32",
+                    "cut_short": [part for run in runs
+                                  for part in run.get("cut_short", [])]},
             device=found["device"],
             software=found["software"],
         ))  # fmt: skip

@@ -85,12 +85,17 @@ def test_speeds_are_those_of_the_record():
     assert also in text
 
 
+def rows_of_language_models():
+    record = read_record("language_models_h100")
+    return [
+        dict(zip(record["columns"], row, strict=True))
+        for row in record["rows"]
+    ]
+
+
 def test_tokens_a_second_are_those_of_the_record():
     """Of generation and of training, and the memory."""
-    record = read_record("language_models_h100")
-    rows = [
-        dict(zip(record["columns"], r, strict=True)) for r in record["rows"]
-    ]
+    rows = rows_of_language_models()
     rows = [row for row in rows if row["parameters"] > 3e8]
 
     def of(what, model, batch, mode="generate", length=2048):
@@ -128,10 +133,7 @@ def test_tokens_a_second_are_those_of_the_record():
 
 def test_the_time_of_transformers_is_that_of_the_record():
     """Its Mamba forwards and backwards, as it is and with ours in place."""
-    record = read_record("language_models_h100")
-    rows = [
-        dict(zip(record["columns"], r, strict=True)) for r in record["rows"]
-    ]
+    rows = rows_of_language_models()
     plain, ours = (
         row
         for what in ("transformers", "transformers with stand_in()")
