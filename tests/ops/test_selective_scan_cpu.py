@@ -316,15 +316,16 @@ class TestMemory:
         # width two of these are x again, each.
         assert arrays <= 6 * every_state / 16
 
+    @pytest.mark.parametrize("most", [1, 8, cpu.PIECES])
     @pytest.mark.parametrize(
         ("batch", "d_inner", "groups"),
         [(1, 1, 1), (1, 128, 1), (1, 1536, 1), (4, 8192, 1), (64, 512, 8)],
     )
     def test_every_channel_is_in_one_block_and_piece(
-        self, batch, d_inner, groups
+        self, batch, d_inner, groups, most
     ):
         blocks = cpu._blocks(d_inner, groups, 0)
-        pieces = cpu._pieces(batch, d_inner, groups, 0)
+        pieces = cpu._pieces(batch, d_inner, groups, 0, most)
         seen = [
             channel
             for first, last in pieces

@@ -31,7 +31,11 @@ from jaxtyping import Bool, Float, Inexact
 from torch import Tensor
 
 from mambaviz.ops.selective_scan.arguments import check_scan, check_step
-from mambaviz.ops.selective_scan.operator import as_operator
+from mambaviz.ops.selective_scan.operator import (
+    as_operator,
+    differentiable,
+    without_autocast,
+)
 from mambaviz.ops.selective_scan.reference import (
     selective_scan_reference,
 )
@@ -116,11 +120,11 @@ def selective_scan(
         tensor([1.0000, 0.5000, 0.2500])
     """
     check_scan(x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
-    B, C = (w[:, :, None] if w.ndim == 3 else w for w in (B, C))
+    B, C = (w.unsqueeze(2) if w.ndim == 3 else w for w in (B, C))
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
     rung = _choose(backend, tensors)
     # Inside autocast, as outside: the inputs as they come.
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         y, last_state = rung.run(*tensors, delta_softplus)
     return (y, last_state) if return_last_state else y
 
@@ -172,7 +176,7 @@ def selective_scan_step(
             delta_bias,
             delta_softplus,
         )
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         y, h = selective_scan_reference(
             x[:, None],
             delta[:, None],
@@ -193,9 +197,7 @@ def _steps_fused(tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether one kernel can do this step: real numbers, no gradient."""
     if torch.compiler.is_compiling() or unavailable("fused") is not None:
         return False
-    if torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in tensors
-    ):
+    if differentiable(tensors):
         return False
     return _loaded["fused"].refusal(*tensors, None) is None
 

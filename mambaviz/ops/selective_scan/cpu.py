@@ -58,6 +58,7 @@ from mambaviz.ops.selective_scan.cpu_kernels import (
 from mambaviz.ops.selective_scan.reference import accumulation_dtype
 
 GRAIN = 500_000  # states; for fewer, a thread costs more than it brings
+PARTS = 4  # for each thread: one that was held up does fewer of them
 PIECES = 32  # of the sums over channels, unless a piece has PIECE_LENGTH
 PIECE_LENGTH = 16  # blocks
 NO_RESET = np.empty((0, 0), bool)
@@ -148,7 +149,8 @@ def backward(
     dtype, d_state = accumulation_dtype(x, delta, A), A.shape[1]
     number = _array(grad_last_state, dtype).dtype
     groups = _groups(B), _groups(C)
-    pieces = _pieces(batch, d_inner, *groups)
+    states = grad_last_state.numel() * length
+    pieces = _pieces(batch, d_inner, *groups, _most_pieces(states))
     # One sum over channels for each piece, one over steps for each sequence.
     parts_B, parts_C = (
         np.zeros(
@@ -170,7 +172,7 @@ def backward(
         desks = _desks(d_state, number)
         walk_blocks(first, last, *desks, blocks, pieces, inputs, kept, outputs)
 
-    _share(walk, batch * len(pieces), grad_state.size * length)
+    _share(walk, batch * len(pieces), states)
     sums = sums.sum(0)
     grad_A, grad_B, grad_C = sums[:-2].reshape(3, d_state, d_inner)
     grad_D, grad_bias = sums[-2:]
@@ -225,19 +227,25 @@ def _blocks(d_inner: int, groups_B: int, groups_C: int) -> np.ndarray:
     )
 
 
+def _most_pieces(states: int) -> int:
+    """As many as threads could be given, whatever threads there are."""
+    threads = states // GRAIN
+    return min(PARTS * threads, PIECES) if threads > 1 else 1
+
+
 @functools.lru_cache
 def _pieces(
-    batch: int, d_inner: int, groups_B: int, groups_C: int
+    batch: int, d_inner: int, groups_B: int, groups_C: int, most: int
 ) -> np.ndarray:
     """Runs of blocks with the same groups: each one's first, and the next's.
 
-    Every piece has sums as large as B and C of one group. There are enough
-    pieces to keep PIECES threads at work, and more only if all of them are
-    PIECE_LENGTH blocks long, so that the sums stay small beside x.
+    Every piece has sums as large as B and C of one group. There are ``most``
+    pieces, and more only if all of them are PIECE_LENGTH blocks long, so that
+    the sums stay small beside x.
     """
     width, n_blocks = _segments(d_inner, groups_B, groups_C)
     all_blocks = batch * n_blocks * (d_inner // width)
-    length = min(-(-all_blocks // PIECES), PIECE_LENGTH)
+    length = min(-(-all_blocks // most), PIECE_LENGTH)
     return np.array(
         [
             (first, min(first + length, segment + n_blocks))
@@ -282,10 +290,14 @@ def _memory(
     """All memory between a sequence's first number and last, and strides."""
     if tensor.dtype != dtype:
         tensor = tensor.to(dtype)
-    (batch, length, d_inner), (s_b, s_t, s_d) = tensor.shape, tensor.stride()
-    last = (batch - 1) * s_b + (length - 1) * s_t + (d_inner - 1) * s_d
-    memory = tensor.detach().as_strided((last + 1,), (1,)).numpy()
-    return memory, (s_b, s_t, s_d)
+    tensor, strides = tensor.detach(), tensor.stride()
+    if not tensor.is_contiguous():
+        last = sum(
+            (size - 1) * stride
+            for size, stride in zip(tensor.shape, strides, strict=True)
+        )
+        tensor = tensor.as_strided((last + 1,), (1,))
+    return tensor.numpy().reshape(-1), strides
 
 
 def _inputs(
@@ -330,8 +342,10 @@ def _share(work: Callable[[int, int], None], count: int, states: int) -> None:
         states: how many states they compute together.
     """
     threads = min(torch.get_num_threads(), max(states // GRAIN, 1))
-    # In several parts each: a thread that was held up does fewer of them.
-    n_parts = min(count, 4 * threads) if threads > 1 else 1
+    n_parts = min(count, PARTS * threads) if threads > 1 else 1
+    if n_parts == 1:
+        work(0, count)
+        return
     bounds = [count * part // n_parts for part in range(n_parts + 1)]
     parts = collections.deque(itertools.pairwise(bounds))
 

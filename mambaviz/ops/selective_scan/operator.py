@@ -6,12 +6,14 @@ become two operators, one for each direction, that autograd knows how to
 connect and that ``torch.compile`` calls without looking inside.
 """
 
-import inspect
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from mambaviz.ops.selective_scan.reference import accumulation_dtype
 
@@ -20,7 +22,6 @@ ARGUMENTS = (
     "Tensor? z, Tensor? delta_bias, Tensor? initial_state, Tensor? reset, "
     "bool delta_softplus"
 )
-N_TENSORS = 10
 N_GRADIENTS = 9  # reset has none
 FORWARD = f"({ARGUMENTS}, bool keep) -> (Tensor, Tensor, Tensor)"
 GRADIENTS = ", ".join(["Tensor"] * N_GRADIENTS)
@@ -117,11 +118,7 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
     )
 
     def run(*arguments):
-        tensors = arguments[:N_TENSORS]
-        keep = torch.is_grad_enabled() and any(
-            t is not None and t.requires_grad for t in tensors
-        )
-        y, last_state, _ = forward(*arguments, keep)
+        y, last_state, _ = forward(*arguments, differentiable(arguments))
         return y, last_state
 
     return run
@@ -152,39 +149,61 @@ def register_operator(
     namespace, _, short = name.partition("::")
     operator = getattr(getattr(torch.ops, namespace), short).default
 
-    def forward(*arguments):
+    def forward(ctx, *arguments):
+        output = operator(*arguments)
+        setup(ctx, arguments, output)
+        return output
+
+    def forward_alone(*arguments):
         return operator(*arguments)
 
-    # PyTorch asks for it at every call, and to find it takes a fifth of the
-    # time of a small scan.
-    forward.__signature__ = inspect.signature(forward)
-    methods = {
-        "forward": forward,
-        "setup_context": setup,
-        "backward": differentiate,
-        "jvp": refuse,
-    }
-    function = type(
-        short,
-        (torch.autograd.Function,),
-        {name: staticmethod(method) for name, method in methods.items()}
-        | {"generate_vmap_rule": True},
+    shared = {"backward": differentiate, "jvp": refuse}
+    function = _function(short, forward=forward, **shared)
+    # torch.func wants the two parts apart, which takes a fifth of the time of
+    # a small scan.
+    transformed = _function(
+        short, forward=forward_alone, setup_context=setup, **shared
     )
+    transformed.generate_vmap_rule = True
 
     def call(*arguments):
         if torch.compiler.is_compiling():
+            return operator(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return transformed.apply(*arguments)
+        if not differentiable(arguments) and forward_ad._current_level < 0:
             return operator(*arguments)
         return function.apply(*arguments)
 
     return call
 
 
+def differentiable(arguments: Sequence) -> bool:
+    """Whether autograd follows one of the arguments."""
+    return torch.is_grad_enabled() and any(
+        isinstance(t, Tensor) and t.requires_grad for t in arguments
+    )
+
+
+def _function(name: str, **methods: Callable) -> type[torch.autograd.Function]:
+    methods = {name: staticmethod(method) for name, method in methods.items()}
+    return type(name, (torch.autograd.Function,), methods)
+
+
 def _without_autocast(function: Callable) -> Callable:
     def plain(*arguments):
-        with torch.autocast(arguments[0].device.type, enabled=False):
+        with without_autocast(arguments[0]):
             return function(*arguments)
 
     return plain
+
+
+def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Where the tensor's device has none, or none any more."""
+    device = tensor.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 def _dense_gradients(function: Callable) -> Callable:
