@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from mambaviz.ops.causal_conv1d import kernels
-from mambaviz.ops.devices import on_device
+from mambaviz.ops.launch import contiguous_channels, on_device
 from mambaviz.ops.selective_scan.operator import register_operator
 
 TILE = 16  # steps that a program holds in registers
@@ -28,7 +28,7 @@ def _forward(
     silu: bool,
 ) -> Tensor:
     batch, length, d_inner = x.shape
-    x = _rows(x)
+    x = contiguous_channels(x)
     y = x.new_empty(x.shape)
     before = x if state is None else state
     sizes = _sizes(x)
@@ -66,7 +66,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, length, d_inner = x.shape
     width = weight.shape[1]
-    x, grad = _rows(x), _rows(grad)
+    x, grad = contiguous_channels(x), contiguous_channels(grad)
     grad_x = x.new_empty(x.shape)
     before = x if state is None else state
     grad_before = x.new_empty(0, 0, 0)
@@ -117,11 +117,6 @@ def _backward(
         x.new_empty(0) if bias is None else total[width].to(bias.dtype),
         x.new_empty(0) if state is None else grad_before,
     )
-
-
-def _rows(x: Tensor) -> Tensor:
-    """A sequence whose channels lie side by side."""
-    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def _sizes(x: Tensor) -> dict[str, int]:

@@ -21,7 +21,7 @@ import torch
 import triton
 from torch import Tensor
 
-from mambaviz.ops.devices import on_device
+from mambaviz.ops.launch import contiguous_channels, on_device
 from mambaviz.ops.selective_scan import kernels
 
 LANES = 32
@@ -215,7 +215,7 @@ class Inputs(NamedTuple):
     ) -> "Inputs":
         """From the arguments of a rung."""
         A, B, C = (cut.part(tensor, part) for tensor in (A, B, C))
-        x, delta = _rows(x), _rows(delta)
+        x, delta = contiguous_channels(x), contiguous_channels(delta)
         flags = {
             "SOFTPLUS": softplus,
             "HAS_Z": z is not None,
@@ -237,7 +237,7 @@ class Inputs(NamedTuple):
             B,
             C,
             zeros if D is None else D.contiguous(),
-            x if z is None else _rows(z),
+            x if z is None else contiguous_channels(z),
             zeros if bias is None else bias.contiguous(),
             x if reset is None else reset.contiguous().view(torch.uint8),
             flags,
@@ -453,7 +453,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of all arguments but ``reset``, None where one is None."""
     cut = _cut(x, A, B, C)
-    grad_y = _rows(grad_y)
+    grad_y = contiguous_channels(grad_y)
     spacing = _spacing_of(kept.shape[2], cut.length)
     length = _stretch(cut, spacing)
     several = x.new_empty(
@@ -714,11 +714,6 @@ def _stretch(cut: Cut, spacing: int) -> int:
 def _cut(x: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Cut:
     groups = math.lcm(*(w.shape[2] for w in (B, C) if w.ndim == 4))
     return Cut(*x.shape, A.shape[1], groups)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """A sequence whose channels lie side by side."""
-    return x if x.stride(2) == 1 else x.contiguous()
 
 
 def _joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:

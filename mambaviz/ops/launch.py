@@ -1,0 +1,22 @@
+"""What every launch of a kernel needs: its device, and rows to walk along."""
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager:
+    """Kernels start on the current device: make it the tensors' own."""
+    if device.type == "cuda":
+        return torch.cuda.device(device)
+    return contextlib.nullcontext()
+
+
+def contiguous_channels(x: Tensor) -> Tensor:
+    """x (batch, length, d_inner) with its channels side by side in memory.
+
+    The kernels take strides of batch and length and read neighbouring
+    channels at once; only a layout with another last axis is copied.
+    """
+    return x if x.stride(2) == 1 else x.contiguous()
