@@ -18,13 +18,15 @@ looks for the kernels once, when it is imported.
 
 Nothing is timed before it agrees: the tokens of the graph with those of plain
 stepping, of the Transformer with those of ``TransformerLM``, loss and
-gradients of transformers' Mamba with and without.
+gradients of a training step with those of the formulas in float64, and of
+transformers' Mamba with and without.
 
     python -m benchmarks.language_models --out measured.json    # on the GPU
     python -m benchmarks.language_models --record measured.json # in a checkout
 """
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -32,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -42,6 +44,7 @@ from torch import Tensor, nn
 from mambaviz.models import (
     RELEASED,
     KVCache,
+    MambaConfig,
     MambaLM,
     TransformerLM,
     sampling,
@@ -66,6 +69,7 @@ COLUMNS = [
     "most_ms",
     "tokens_per_s",
     "peak_memory_mib",
+    "relative_error",
 ]
 # (batch, prompt) of generation; the paper's figure has a prompt of 2048.
 PROMPTS = [(1, 2048), (8, 2048), (32, 2048), (64, 2048), (128, 2048)]
@@ -221,7 +225,7 @@ def timed(work: Callable, repeats: int = REPEATS) -> tuple[float, ...]:
 
 
 def measured(work: Callable, tokens: int, repeats: int = REPEATS) -> list:
-    """The last five columns; Nones where memory does not suffice."""
+    """Times, speed and memory; Nones where memory does not suffice."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
@@ -314,22 +318,104 @@ def measure_generation(report: Callable) -> None:
                    batch, length, NEW_TOKENS, *figures)  # fmt: skip
 
 
+def loss_of(model: nn.Module, ids: Tensor, lower: bool) -> Tensor:
+    """Of the next token; under autocast to bfloat16 if ``lower``."""
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=lower):
+        logits = model(ids)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
 def training_step(model: nn.Module, ids: Tensor) -> Callable:
     """One step of AdamW under autocast, as a function."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
 
     def step() -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            logits = model(ids)
-            logits = getattr(logits, "logits", logits)
-        loss = F.cross_entropy(
-            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
-        )
-        loss.backward()
+        loss_of(model, ids, lower=True).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def gradients(model: nn.Module, ids: Tensor, lower: bool) -> dict[str, Tensor]:
+    """The loss and the gradients of all parameters, in float64."""
+    model.zero_grad()
+    loss = loss_of(model, ids, lower)
+    loss.backward()
+    found = {name: p.grad.double() for name, p in model.named_parameters()}
+    return {"the loss": loss.detach().double(), **found}
+
+
+def compare_gradients(ours: nn.Module, plain: nn.Module, ids: Tensor) -> float:
+    """The largest relative error of ours under autocast, as it is timed.
+
+    Loss and gradients may be off by twice what the plain formulas are off
+    by in the same precision, both against these in float64. To that comes
+    what luck may do where the formulas happen to be closer: in float32 a few
+    roundings, under autocast one of bfloat16.
+
+    Args:
+        ours: the model as it is timed.
+        plain: the same with the formulas as they stand.
+        ids: a few tokens.
+
+    Raises:
+        RuntimeError: an error is larger.
+    """
+    plain.load_state_dict(ours.state_dict())
+    exact = gradients(copy.deepcopy(plain).double(), ids, lower=False)
+    for lower, luck in ((False, 2.0**-18), (True, 2.0**-8)):
+        found, expected = (gradients(m, ids, lower) for m in (ours, plain))
+        errors = {}
+        for name, value in exact.items():
+            scale = value.norm().clamp_min(1e-30)
+            errors[name], error = (
+                ((of[name] - value).norm() / scale).item()
+                for of in (found, expected)
+            )
+            expect(
+                errors[name] <= 2 * error + luck,
+                f"{name} {'under autocast' if lower else 'in float32'}, off "
+                f"by {errors[name]:.1e} and plainly by {error:.1e}",
+            )
+    return max(errors.values())
+
+
+def small_pair(kind: str, device: str) -> tuple[nn.Module, nn.Module]:
+    """A small model as it is timed, and one that computes by formulas."""
+
+    def make(backend: str) -> nn.Module:
+        if kind == "Mamba":
+            config = MambaConfig(d_model=64, n_layers=2, vocab_size=300)
+            return MambaLM(config, backend=backend)
+        return TransformerLM(300, 64, 2, 4, bias=False, backend=backend)
+
+    ours, formulas = {
+        "Mamba": ("auto", "reference"),
+        "Transformer": ("torch", "explicit"),
+    }[kind]
+    torch.manual_seed(2)
+    with torch.device(device):
+        return make(ours), make(formulas)
+
+
+def check_training(kind: str, compiled: bool, device: str = "cuda") -> float:
+    """Small models: how far loss and gradients are off at most.
+
+    Args:
+        kind: "Mamba" or "Transformer".
+        compiled: whether ours goes through ``torch.compile``.
+        device: where.
+
+    Raises:
+        RuntimeError: by more than the precision explains.
+    """
+    ours, plain = small_pair(kind, device)
+    if compiled:
+        ours.compile()
+    # Longer than a tile and a chunk, and no multiple of them.
+    ids = torch.randint(300, (3, 150), device=device)
+    return compare_gradients(ours, plain, ids)
 
 
 def measure_training(report: Callable) -> None:
@@ -342,11 +428,12 @@ def measure_training(report: Callable) -> None:
     ):
         model = make()
         for what in ("mambaviz", "mambaviz, compiled"):
+            error = check_training(name, what != "mambaviz")
             if what != "mambaviz":
                 model.compile()
             figures = measured(training_step(model, ids), batch * length, 7)
             report(what, name, count(model), "training step", batch, length, 0,
-                   *figures)  # fmt: skip
+                   *figures, error)  # fmt: skip
         del model
 
 
@@ -462,7 +549,7 @@ def measure_both_transformers(report: Callable) -> None:
         expect(worst < 1e-3, f"gradients of transformers' Mamba, {worst:.1e}")
         for flag in ("ours", "plain"):
             for row in child(flag):
-                report(*row)
+                report(*row, worst if flag == "ours" else None)
 
 
 PARTS = {
@@ -476,9 +563,16 @@ PARTS = {
 # What had to agree before a part was timed.
 CHECKS = {
     "generation": "tokens of plain stepping and of TransformerLM, equal",
+    "training": "loss and gradients of plain formulas in float64: at most "
+    "twice the error of the formulas in the same precision",
     "transformers": "loss and gradients of transformers' own PyTorch, to a "
     "relative 1e-3",
 }
+
+
+def filled(row: Sequence) -> list:
+    """A row with None in the columns that it says nothing of."""
+    return [*row, *[None] * (len(COLUMNS) - len(row))]
 
 
 def measure(parts: list[str], out: Path) -> None:
@@ -500,7 +594,7 @@ def measure(parts: list[str], out: Path) -> None:
     }
 
     def report(*row: object) -> None:
-        found["rows"].append(list(row))
+        found["rows"].append(filled(row))
         out.write_text(json.dumps(found))  # a run may end at any time
         print(*(f"{v:.1f}" if isinstance(v, float) else v for v in row),
               flush=True)  # fmt: skip
@@ -548,7 +642,7 @@ def main() -> None:
             command=f"python -m benchmarks.language_models --parts {parts} "
             "--out measured.json --record measured.json",
             columns=COLUMNS,
-            rows=[row for run in runs for row in run["rows"]],
+            rows=[filled(row) for run in runs for row in run["rows"]],
             repeats=REPEATS,
             statistic="median, least and most of the wall clock, after one "
             "try; 7 training steps; once what transformers alone does",

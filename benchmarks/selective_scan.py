@@ -14,6 +14,12 @@ over. What does not agree is not timed, and the run fails.
 The official CUDA kernel takes part where ``selective_scan_cuda`` can be
 imported, in its own layout (batch, channel, length), without any transpose.
 
+Other ways to mix a sequence stand beside: PyTorch's loop and its parallel
+scan, its own associative scan compiled by ``torch.compile``, an FFT
+convolution, and attention. A library that cannot, runs out of memory or gives
+another result has a row all the same: ``refused`` says why, and times are
+missing.
+
     python -m benchmarks.selective_scan --out measured.json    # on the GPU
     python -m benchmarks.selective_scan --record measured.json # in a checkout
 
@@ -26,6 +32,7 @@ import functools
 import importlib
 import json
 import platform
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -94,18 +101,20 @@ def floor_ms(shape: Shape, backward: bool) -> float:
     return 1e3 * places * (both if backward else forward)
 
 
-def make_inputs(shape: Shape, seed: int = 0) -> dict[str, torch.Tensor]:
+def make_inputs(
+    shape: Shape, seed: int = 0, device: str = "cuda"
+) -> dict[str, torch.Tensor]:
     """Of the sizes that Mamba's initialisation gives them."""
     batch, d_inner, length, d_state, dtype = shape
-    generator = torch.Generator("cuda").manual_seed(seed)
-    randn = functools.partial(torch.randn, generator=generator, device="cuda")
+    generator = torch.Generator(device).manual_seed(seed)
+    randn = functools.partial(torch.randn, generator=generator, device=device)
     given = getattr(torch, dtype)
     sequence = batch, length, d_inner
     rows = batch, length, d_state
     step = torch.exp(
-        torch.rand(d_inner, generator=generator, device="cuda") * 4.6 - 6.9
+        torch.rand(d_inner, generator=generator, device=device) * 4.6 - 6.9
     )
-    n = torch.arange(1, d_state + 1, device="cuda")
+    n = torch.arange(1, d_state + 1, device=device)
     return {
         "x": randn(sequence, dtype=given),
         "delta": (randn(sequence) / 2).to(given),
@@ -134,6 +143,44 @@ def by(backend: str) -> Callable:
     return functools.partial(
         selective_scan, delta_softplus=True, backend=backend
     )
+
+
+def compose(
+    first: tuple[torch.Tensor, torch.Tensor],
+    second: tuple[torch.Tensor, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two stretches of time, one after the other: (decay, end) each."""
+    return first[0] * second[0], second[0] * first[1] + second[1]
+
+
+def by_associative_scan(
+    x: torch.Tensor,
+    delta: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    C: torch.Tensor,
+    D: torch.Tensor,
+    z: torch.Tensor,
+    delta_bias: torch.Tensor,
+    combine_mode: str = "pointwise",
+) -> torch.Tensor:
+    """The scan by PyTorch's operator for it, a prototype in torch 2.11.
+
+    Args:
+        combine_mode: "pointwise", which is compiled, for a GPU only; or
+            "generic", operation by operation.
+    """
+    from torch._higher_order_ops.associative_scan import associative_scan
+
+    given = x.dtype
+    precision = torch.promote_types(given, torch.float32)
+    x, delta, z, B, C = (w.to(precision) for w in (x, delta, z, B, C))
+    delta = F.softplus(delta + delta_bias)
+    a = torch.exp(delta[..., None] * A)
+    b = (delta * x)[..., None] * B[:, :, None]
+    _, h = associative_scan(compose, (a, b), 1, combine_mode=combine_mode)
+    y = (h * C[:, :, None]).sum(-1) + D * x
+    return (y * F.silu(z)).to(given)
 
 
 def off(ours: torch.Tensor, exact: torch.Tensor) -> float:
@@ -277,10 +324,41 @@ def row(
     times: tuple[float, float, float],
     mib: float | None,
     error: float | None,
+    refused: str | None = None,
 ) -> list:
     """A row of the record."""
     floor = floor_ms(shape, mode != "forward")
-    return [what, *shape, mode, *times, mib, floor, error]
+    return [what, *shape, mode, *times, mib, floor, error, refused]
+
+
+def peer_row(
+    what: str,
+    shape: Shape,
+    mode: str,
+    agree: Callable[[], float],
+    work: Callable,
+    clock: Callable[[Callable], tuple[float, float, float]],
+) -> list:
+    """A row of a library that is not ours, which may be unable to.
+
+    Args:
+        what: its name in the record.
+        shape: what it mixes.
+        mode: of the two that ``floor_ms`` knows.
+        agree: gives its relative error; raises where that is too large.
+        work: what is timed.
+        clock: ``time_ms`` or ``time_eagerly_ms``.
+    """
+    try:
+        error = agree()
+        return row(what, shape, mode, clock(work), peak_mib(work), error)
+    except Exception as reason:  # a compiler may raise anything
+        said = " ".join(str(reason).split())
+        said = re.sub(r"/\S*/", "", said)  # the folders of one machine
+        refused = f"{type(reason).__name__}: {said}"[:200]
+    # Out of the except, which would hold on to the tensors of the failure.
+    torch.cuda.empty_cache()
+    return row(what, shape, mode, (None,) * 3, None, None, refused)
 
 
 COLUMNS = [
@@ -297,6 +375,7 @@ COLUMNS = [
     "peak_memory_mib",
     "floor_ms",
     "relative_error",
+    "refused",
 ]
 
 
@@ -339,34 +418,108 @@ def measure_memory(shape: Shape) -> list[list]:
         ]  # fmt: skip
 
 
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Causal attention by PyTorch's fused operator."""
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def check_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+) -> float:
+    """The last queries against the formula in float64.
+
+    Raises:
+        RuntimeError: they differ by more than the precision explains.
+    """
+    last = min(128, q.shape[2])
+    found = attend(q, k, v)[:, :, -last:]
+    q, k, v = (w.double() for w in (q[:, :, -last:], k, v))
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    future = torch.ones_like(scores, dtype=torch.bool).triu(
+        1 + scores.shape[-1] - last
+    )
+    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    # The weights are rounded to the inputs' precision, and so is y.
+    return within(
+        2 * torch.finfo(found.dtype).eps, off(found, weights @ v), "attention"
+    )
+
+
+def convolve(signal: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """As long a kernel as the sequence, without wrapping around."""
+    length = signal.shape[-1]
+    n = 2 * length
+    spectrum = torch.fft.rfft(signal, n=n) * torch.fft.rfft(kernel, n=n)
+    return torch.fft.irfft(spectrum, n=n)[..., :length]
+
+
+def check_convolution(signal: torch.Tensor, kernel: torch.Tensor) -> float:
+    """The last steps against the sum in float64.
+
+    Raises:
+        RuntimeError: they differ by more than the precision explains.
+    """
+    last = min(128, signal.shape[-1])
+    found = convolve(signal, kernel)[..., -last:]
+    signal, kernel = signal.double(), kernel.double()
+    backwards = kernel.flip(-1)
+    length = signal.shape[-1]
+    exact = torch.stack(
+        [
+            (signal[..., : t + 1] * backwards[..., length - 1 - t :]).sum(-1)
+            for t in range(length - last, length)
+        ],
+        -1,
+    )
+    # An FFT adds up in log2(n) levels, each with a rounding.
+    return within(
+        40 * torch.finfo(found.dtype).eps, off(found, exact), "convolution"
+    )
+
+
+def within(limit: float, error: float, what: str) -> float:
+    """The error.
+
+    Raises:
+        RuntimeError: it is more than the limit, or not a number.
+    """
+    if not error <= limit:
+        raise RuntimeError(f"{what} is off by {error:.1e}; not timed")
+    return error
+
+
 def measure_peers(length: int) -> list[list]:
-    """Other ways to mix a sequence, forward, at SMALL's sizes."""
+    """Other ways to mix a sequence, at SMALL's sizes."""
     shape = SMALL._replace(length=length)
     inputs = make_inputs(shape)
     heads = shape.d_inner // 64
-    q, k, v = (
+    qkv = [
         torch.randn(1, heads, length, 64, device="cuda", dtype=torch.bfloat16)
         for _ in range(3)
-    )
+    ]
     kernel = torch.randn(shape.d_inner, length, device="cuda")
     signal = torch.randn(1, shape.d_inner, length, device="cuda")
-
-    def convolution() -> torch.Tensor:
-        n = 2 * length
-        spectrum = torch.fft.rfft(signal, n=n) * torch.fft.rfft(kernel, n=n)
-        return torch.fft.irfft(spectrum, n=n)[..., :length]
-
-    def attention() -> torch.Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
     peers = {
-        "attention (SDPA, causal, heads of 64)": attention,
-        "convolution by FFT, float32": convolution,
-    }
+        "attention (SDPA, causal, heads of 64)": (
+            check_attention, attend, qkv
+        ),
+        "convolution by FFT, float32": (
+            check_convolution, convolve, (signal, kernel)
+        ),
+    }  # fmt: skip
     rows = [
-        row(name, shape, "forward", time_ms(work), peak_mib(work), None)
-        for name, work in peers.items()
+        peer_row(
+            name,
+            shape,
+            "forward",
+            functools.partial(agree, *given),
+            functools.partial(work, *given),
+            time_ms,
+        )
+        for name, (agree, work, given) in peers.items()
     ]
+    if length <= LONGEST_JUDGED:
+        rows += measure_compiled(shape, inputs)
     for backend in ("chunked", "associative", "reference"):
         if length > {"chunked": 8192, "associative": 8192}.get(backend, 2048):
             continue
@@ -382,6 +535,24 @@ def measure_peers(length: int) -> list[list]:
     return rows
 
 
+def measure_compiled(shape: Shape, inputs: dict) -> list[list]:
+    """PyTorch's associative scan by its own compiler, both directions."""
+    torch.compiler.reset()
+    scan = torch.compile(by_associative_scan, fullgraph=True, dynamic=False)
+    grad = torch.randn_like(inputs["x"])
+    return [
+        peer_row(
+            "associative_scan, compiled",
+            shape,
+            mode,
+            functools.partial(check, scan, inputs, shape, wanted is not None),
+            functools.partial(run, scan, inputs, wanted),
+            time_ms,
+        )
+        for mode, wanted in (("forward", None), ("forward + backward", grad))
+    ]
+
+
 def measure() -> dict:
     """All rows, and what they were measured on."""
     rows = []
@@ -389,11 +560,13 @@ def measure() -> dict:
         rows += measure_shape(shape)
         report(rows[-4:])
         torch.cuda.empty_cache()
+    reported = len(rows)
     rows += measure_memory(SHAPES[0])
     for length in LENGTHS_OF_PEERS:
         rows += measure_peers(length)
         torch.cuda.empty_cache()
-    report(rows[-16:])
+        report(rows[reported:])
+        reported = len(rows)
     import triton
 
     return {
@@ -409,7 +582,10 @@ def measure() -> dict:
 
 def report(rows: list[list]) -> None:
     """Print rows as they come."""
-    for what, *shape, mode, median, _, _, mib, floor, error in rows:
+    for what, *shape, mode, median, _, _, mib, floor, error, refused in rows:
+        if refused is not None:
+            print(f"{what:38s} {shape!s:38s} {mode:19s} {refused}", flush=True)
+            continue
         print(
             f"{what:38s} {shape!s:38s} {mode:19s} {median:9.4f} ms "
             f"floor {floor:8.4f} {mib or 0:9.1f} MiB {error or 0:.1e}",
@@ -442,7 +618,8 @@ def main() -> None:
             "replays, L2 flushed before each; PyTorch's rungs eagerly, 5 "
             "times",
             checked_against="plain PyTorch in float64: at most twice the "
-            "error of plain PyTorch in the same precision",
+            "error of plain PyTorch in the same precision; attention and "
+            "convolution: their formulas in float64",
             max_abs_error=None,
             seed=0,
             config={"floor": {"copy_bytes_per_s": COPY,

@@ -1,0 +1,230 @@
+"""What the benchmarks compare before they time: a wrong result is found."""
+
+import functools
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks import language_models, selective_scan
+from benchmarks.selective_scan import (
+    COLUMNS,
+    Shape,
+    by_associative_scan,
+    check,
+    make_inputs,
+    peer_row,
+)
+
+SMALL = Shape(batch=2, d_inner=6, length=37, d_state=3, dtype="float32")
+GENERIC = functools.partial(by_associative_scan, combine_mode="generic")
+ON_GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU"
+)
+
+
+def never(work):
+    raise AssertionError("it was timed")
+
+
+def as_dict(row):
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+# ---- The scan and its peers -------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_associative_scan_is_the_scan(dtype):
+    shape = SMALL._replace(dtype=dtype)
+    inputs = make_inputs(shape, device="cpu")
+    assert check(GENERIC, inputs, shape, backward=True) > 0
+
+
+def test_in_float64_it_is_so_to_the_last_digits():
+    """The check in the benchmark allows twice the error of float32."""
+    inputs = make_inputs(SMALL, device="cpu")
+    inputs = selective_scan.in_float(inputs, torch.float64)
+    y = GENERIC(**inputs)
+    expected = selective_scan.by("reference")(**inputs)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_scan_that_composes_wrongly_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        selective_scan,
+        "compose",
+        lambda first, second: (
+            first[0] * second[0],
+            first[0] * first[1] + second[1],
+        ),
+    )
+    inputs = make_inputs(SMALL, device="cpu")
+    with pytest.raises(RuntimeError, match="y is off by"):
+        check(GENERIC, inputs, SMALL, backward=False)
+    row = peer_row(
+        "a peer",
+        SMALL,
+        "forward",
+        functools.partial(check, GENERIC, inputs, SMALL, False),
+        lambda: None,
+        never,
+    )
+    assert "y is off by" in as_dict(row)["refused"]
+
+
+def test_what_a_library_cannot_is_in_its_row():
+    """Pointwise it is for a GPU only; the row says so and has no time."""
+    inputs = make_inputs(SMALL, device="cpu")
+    scan = by_associative_scan
+    row = as_dict(
+        peer_row(
+            "associative_scan, compiled",
+            SMALL,
+            "forward",
+            functools.partial(check, scan, inputs, SMALL, False),
+            functools.partial(scan, **inputs),
+            never,
+        )
+    )
+    assert row["refused"].startswith("ValueError: For combine_mode")
+    assert row["median_ms"] is row["p10_ms"] is row["p90_ms"] is None
+    assert row["relative_error"] is row["peak_memory_mib"] is None
+    assert row["floor_ms"] > 0
+    json.dumps(row)  # as the figures are kept
+
+
+def test_a_reason_is_one_line_and_not_long():
+    def fail():
+        raise MemoryError("in\n  /opt/some/where/scan.py: " + 500 * "a")
+
+    refused = peer_row("a peer", SMALL, "forward", fail, fail, never)[-1]
+    assert refused.startswith("MemoryError: in scan.py: aaa")
+    assert len(refused) == 200
+
+
+def test_what_agrees_has_its_error_and_is_timed(monkeypatch):
+    monkeypatch.setattr(selective_scan, "peak_mib", lambda work: 7.0)
+    row = as_dict(
+        peer_row(
+            "a peer", SMALL, "forward", lambda: 0.5, None, lambda w: (2, 1, 3)
+        )
+    )
+    figures = row["median_ms"], row["p10_ms"], row["p90_ms"]
+    assert figures == (2, 1, 3)
+    assert (row["peak_memory_mib"], row["relative_error"]) == (7.0, 0.5)
+    assert row["refused"] is None
+
+
+@pytest.mark.parametrize("length", [5, 150])
+def test_attention_and_convolution_are_compared(length, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, length, 8, generator=generator)
+    assert selective_scan.check_attention(q, k, v) < 1e-6
+    monkeypatch.setattr(
+        selective_scan, "attend", F.scaled_dot_product_attention
+    )
+    with pytest.raises(RuntimeError, match="attention is off by"):
+        selective_scan.check_attention(q, k, v)
+    signal = torch.randn(1, 3, length, generator=generator)
+    kernel = torch.randn(3, length, generator=generator)
+    assert selective_scan.check_convolution(signal, kernel) < 1e-6
+
+    def around(signal, kernel):
+        product = torch.fft.rfft(signal) * torch.fft.rfft(kernel)
+        return torch.fft.irfft(product, n=length)
+
+    monkeypatch.setattr(selective_scan, "convolve", around)
+    with pytest.raises(RuntimeError, match="convolution is off by"):
+        selective_scan.check_convolution(signal, kernel)
+
+
+@ON_GPU
+def test_compiled_it_is_the_scan():
+    shape = SMALL._replace(d_inner=64, length=300, d_state=16)
+    scan = torch.compile(by_associative_scan, fullgraph=True, dynamic=False)
+    assert check(scan, make_inputs(shape), shape, backward=False) < 1e-5
+
+
+# ---- Training ---------------------------------------------------------------
+
+KINDS = ["Mamba", "Transformer"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_step_agrees_with_the_formulas(kind):
+    error = language_models.check_training(kind, False, "cpu")
+    # Under autocast nearly all is rounded to bfloat16.
+    assert 1e-4 < error < 5e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_models_are_not_one(kind):
+    """What is timed, and formulas that it does not use."""
+    ours, plain = language_models.small_pair(kind, "cpu")
+    backends = [
+        {m.backend for m in model.modules() if hasattr(m, "backend")}
+        for model in (ours, plain)
+    ]
+    expected = {
+        "Mamba": [{"auto"}, {"reference"}],
+        "Transformer": [{"torch"}, {"explicit"}],
+    }
+    assert backends == expected[kind]
+
+
+def parameter(model, kind):
+    """One that lies before the operation in question."""
+    name = {
+        "Mamba": "backbone.layers.0.mixer.A_log",
+        "Transformer": "layers.0.attention.q_proj.weight",
+    }[kind]
+    return name, dict(model.named_parameters())[name]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda grad: grad * 1.0001,
+        lambda grad: torch.zeros_like(grad),
+        lambda grad: grad.clone().index_fill_(
+            0, torch.tensor([3]), float("nan")
+        ),
+    ],
+    ids=["a little", "missing", "not a number"],
+)
+def test_a_wrong_gradient_is_not_timed(kind, spoil):
+    ours, plain = language_models.small_pair(kind, "cpu")
+    name, spoiled = parameter(ours, kind)
+    spoiled.register_hook(spoil)
+    ids = torch.randint(
+        300, (2, 40), generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.raises(RuntimeError, match=f"{name} in float32.*not timed"):
+        language_models.compare_gradients(ours, plain, ids)
+
+
+def test_a_gradient_wrong_in_low_precision_only_is_not_timed():
+    ours, plain = language_models.small_pair("Mamba", "cpu")
+    name, spoiled = parameter(ours, "Mamba")
+    calls = []
+
+    def spoil_the_second(grad):
+        calls.append(1)
+        return grad * 1.2 if len(calls) == 2 else grad
+
+    spoiled.register_hook(spoil_the_second)
+    ids = torch.randint(
+        300, (2, 40), generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.raises(RuntimeError, match=f"{name} under autocast"):
+        language_models.compare_gradients(ours, plain, ids)
+
+
+def test_a_row_says_nothing_of_what_it_was_not_asked():
+    width = len(language_models.COLUMNS)
+    row = language_models.filled(("mambaviz", "Mamba"))
+    assert row == ["mambaviz", "Mamba", *[None] * (width - 2)]
+    assert language_models.filled(range(width)) == [*range(width)]
