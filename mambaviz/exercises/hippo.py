@@ -7,86 +7,70 @@ import torch
 from torch import Tensor
 
 from mambaviz.exercises.exercise import Exercise, Mistake
-from mambaviz.exercises.judges import Array, Function, Text
+from mambaviz.exercises.judges import Array, Function, Number, Text
 from mambaviz.theory.dplr import s4d_kernel
 from mambaviz.theory.hippo import hippo_legs, hippo_legt, lmu
 
 _f64 = functools.partial(torch.tensor, dtype=torch.float64)
 
 
-def solve_eigenvalues(d_state: int) -> Tensor:
-    """A triangular matrix has its eigenvalues on its diagonal."""
-    n = torch.arange(d_state, dtype=torch.float64)
-    b = torch.sqrt(2 * n + 1)
-    A = -torch.outer(b, b).tril(diagonal=-1) - torch.diag(n + 1)
-    found = torch.linalg.eigvals(A).real.sort(descending=True).values
-    assert torch.allclose(found, -(n + 1))
-    return A
+def solve_eigenvalues(d_state: int = 8, t: float = 1.0) -> float:
+    """The largest singular value of e^(t A), not its largest eigenvalue.
+
+    A + A^T = -(I + B B^T): a state perpendicular to B fades like e^(-t/2), and
+    the numbers of LegS lie so that some state stays nearly perpendicular.
+    """
+    A, _ = hippo_legs(d_state)
+    after = torch.matrix_exp(t * A)
+    return torch.linalg.matrix_norm(after, ord=2).item()
 
 
-def _without_one(d_state: int) -> Tensor:
-    n = torch.arange(d_state, dtype=torch.float64)
-    return hippo_legs(d_state)[0] + torch.eye(len(n), dtype=n.dtype)
-
-
-def _whole_outer(d_state: int) -> Tensor:
-    """The diagonal as the rest: (2n + 1) in place of (n + 1)."""
-    _, B = hippo_legs(d_state)
-    return -torch.outer(B, B).tril()
-
-
-def _without_roots(d_state: int) -> Tensor:
-    A, B = hippo_legs(d_state)
-    return -torch.outer(B**2, B**2).tril(-1) + A.diagonal().diag()
-
+_AFTER = torch.matrix_exp(hippo_legs(8)[0])
 
 EIGENVALUES = Exercise(
     name="hippo/eigenvalues",
     question=(
-        "Write `legs(d_state)`: the matrix A of LegS as a float64 tensor of "
-        "shape (d_state, d_state). Verify with `torch.linalg.eigvals` that "
-        "its eigenvalues are -1, -2, ..., -d_state, then give us the "
-        "function."
+        "LegS with 8 numbers has the eigenvalues -1 to -8, and listens to "
+        "silence: h' = A h. States of length 1 are left alone from the time "
+        "0 on. How long can one still be at the time 1, if it began in the "
+        "direction that fades most slowly? Try it, with `hippo_legs` and "
+        "`torch.matrix_exp`. Within 1 %."
     ),
-    solution=solve_eigenvalues,
-    judge=Function(
-        "legs(d_state)",
-        [(1,), (2,), (5,), (8,)],
-        lambda d_state: (d_state, d_state),
-    ),
+    solution=solve_eigenvalues(),
+    judge=Number(rtol=0.01),
     mistakes=[
         Mistake(
-            lambda d_state: hippo_legs(d_state, sign=1)[0],
-            "The sign is turned: your eigenvalues are positive, and a state "
-            "without input grows.",
+            math.exp(-1),
+            "That is what the slowest eigenvalue says, and it holds for a "
+            "state along its eigenvector. But the eigenvectors of LegS are "
+            "far from perpendicular: a sum of several can fade more slowly "
+            "than each of them. Try many random states.",
         ),
         Mistake(
-            lambda d_state: hippo_legs(d_state)[0].mT,
-            "The matrix is transposed. Its eigenvalues are right, but the "
-            "memory is another: the part above the diagonal, n < k, must be "
-            "0, so that a coefficient depends on those of lower degree.",
+            _AFTER[:, 0].norm().item(),
+            "You began with the first number alone. Another direction fades "
+            "more slowly.",
         ),
         Mistake(
-            _without_one,
-            "Your first eigenvalue is 0: that number would never forget. "
-            "n counts from 0, so the diagonal is -(n + 1).",
+            torch.linalg.matrix_norm(_AFTER).item(),
+            "That is the root of the sum of all squares in e^A, all "
+            "directions together. No state can grow here; which one shrinks "
+            "least?",
         ),
         Mistake(
-            _whole_outer,
-            "The diagonal follows another formula than the rest: it is "
-            "-(n + 1), and yours is -(2n + 1).",
+            _AFTER.abs().max().item(),
+            "That is the largest entry of e^A: how much of one number "
+            "arrives in one number. The direction asked for has several.",
         ),
         Mistake(
-            _without_roots,
-            "The square roots are missing below the diagonal. Your "
-            "eigenvalues are right all the same: those of a triangular "
-            "matrix do not see what is beside its diagonal.",
+            1.0,
+            "None of its length is lost? Every state fades here, if slowly.",
         ),
     ],
     nudge=(
-        "Three cases: -sqrt(2n+1) sqrt(2k+1) for n > k, -(n+1) for n = k, "
-        "0 for n < k, with n the row, from 0 on. `torch.outer` and "
-        "`Tensor.tril` help."
+        "After a unit of time a state h has become `torch.matrix_exp(A) @ h`. "
+        "Draw many directions h of length 1, look for the longest result, and "
+        "then ask which norm of a matrix finds it at once."
     ),
 )
 

@@ -2,105 +2,150 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from mambaviz.exercises.exercise import Exercise, Judge, Mistake
-from mambaviz.exercises.judges import Function, Number
+from mambaviz.exercises.exercise import (
+    Exercise,
+    Judge,
+    Mistake,
+    UnreadableAnswer,
+)
+from mambaviz.exercises.judges import Array, Function, Number, quote
 from mambaviz.theory.recall import state_kernels
 
 _f64 = functools.partial(torch.tensor, dtype=torch.float64)
 
-_CELLS = [
-    (
-        _f64([[0.5, -1.0], [0.3, 0.8]]),
-        _f64([[1.0], [-0.5]]),
-        _f64([0.1, -0.2]),
-        _f64([[1.0], [0.5], [-2.0]]),
-    ),
-    (
-        _f64([[0.9]]),
-        _f64([[1.0, 0.4]]),
-        _f64([0.0]),
-        _f64([[1.0, -1.0], [0.0, 2.0]]),
-    ),
-    (
-        _f64([[0.0, 1.5], [-1.5, 0.0]]),
-        _f64([[0.7], [0.2]]),
-        _f64([0.0, 0.3]),
-        _f64([[2.0]]),
-    ),
-]
+_LOUDEST = 0.3  # the noise after the first word
 
 
-def solve_cell(W_h: Tensor, W_x: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    """One state, overwritten at every step."""
-    h, states = torch.zeros_like(b), []
-    for x_t in x:
-        h = torch.tanh(W_h @ h + W_x @ x_t + b)
-        states.append(h)
-    return torch.stack(states)
+@functools.cache
+def _texts() -> Tensor:
+    """Texts of 61 words, a row each; the first word is 1 or -1.
+
+    The rest is noise: random, random and as loud as it may be, or all to one
+    side, so also all against the first word.
+    """
+    draw = torch.Generator().manual_seed(0)
+    noise = 2 * torch.rand(40, 60, generator=draw, dtype=torch.float64) - 1
+    noise[:8] = noise[:8].sign()
+    one_side = torch.ones(2, 60, dtype=torch.float64)
+    noise = _LOUDEST * torch.cat([noise, one_side, -one_side])
+    first = _f64([[1.0], [-1.0]]).repeat(len(noise) // 2, 1)
+    return torch.cat([first, noise], dim=1)
 
 
-def _forgets(W_h: Tensor, W_x: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    return torch.tanh(x @ W_x.T + b)
+@dataclass(frozen=True)
+class Latch(Judge):
+    """Three numbers w, u and b, judged by what a cell does with them."""
+
+    sample = "[w, u, b]"
+    wanted = "three numbers, `[w, u, b]`"
+
+    def read(self, answer: object) -> tuple[str, float]:
+        """Let the cell read all texts.
+
+        Returns:
+            What becomes of the first word, and in which share of the texts
+            the last state has its sign.
+        """
+        w, u, b = numbers = Array((3,)).read(answer)
+        if numbers.is_complex() or not numbers.isfinite().all():
+            raise UnreadableAnswer(f"We received {quote(answer)}.")
+        texts = _texts()
+        h = torch.zeros(len(texts), dtype=torch.float64)
+        for x in texts.T:
+            before, h = h, torch.tanh(w * h + u * x + b)
+        first = texts[:, 0]
+        signs = torch.stack([before.sign(), h.sign()])  # 60 words and 61
+        kept = signs == first
+        share = kept.double().mean().item()
+        if kept.all():
+            return "keeps", share
+        if (signs == -first).all():
+            return "turns over", share
+        if (signs == signs[0, 0]).all():
+            return "is stuck", share
+        if (kept[0] != kept[1]).all():
+            return "swings", share
+        return ("fades" if abs(w) <= 1 else "is pushed"), share
+
+    def same(self, given: tuple[str, float], other: tuple[str, float]) -> bool:
+        """Say whether the same becomes of the first word."""
+        return given[0] == other[0]
+
+    def confirm(self, given: tuple, solution: tuple) -> str:
+        """Say on how many texts the cell was tried."""
+        return f"Your cell kept the first word in all {len(_texts())} texts."
+
+    def object_to(self, given: tuple, solution: tuple) -> str:
+        """Quote the share of texts in which the sign is right."""
+        return (
+            f"At the end your state has the sign of the first word in "
+            f"{given[1]:.0%} of our texts."
+        )
 
 
-def _transposed(W_h: Tensor, W_x: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    return solve_cell(W_h.T, W_x, b, x)
+def solve_latch() -> list[float]:
+    """Above w = 1 the state has two places to rest, one for each sign."""
+    w, u, b = 2.0, 1.0, 0.0
+    # What a word must add to push it over: the rest of h = tanh(w h - push),
+    # where w h - artanh(h) is largest.
+    h = math.sqrt(1 - 1 / w)
+    push = w * h - math.atanh(h)
+    assert 0.3 * u < push < u  # the noise cannot
+    return [w, u, b]
 
 
-def _no_tanh(W_h: Tensor, W_x: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    h, states = torch.zeros_like(b), []
-    for x_t in x:
-        h = W_h @ h + W_x @ x_t + b
-        states.append(h)
-    return torch.stack(states)
-
-
-def _late_tanh(W_h: Tensor, W_x: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    return torch.tanh(_no_tanh(W_h, W_x, b, x))
-
-
-CELL = Exercise(
-    name="rnn/cell",
+LATCH = Exercise(
+    name="rnn/latch",
     question=(
-        "Write `run(W_h, W_x, b, x)`, which gives all states of h_t = "
-        "tanh(`W_h` h_{t-1} + `W_x` x_t + b) from a state of 0. x has a row "
-        "for each step, and so has the result."
+        "Build a tanh cell that does not forget. Its state is one number, "
+        "h_t = tanh(w h_{t-1} + u x_t + b), and begins at 0. The first word "
+        "is 1 or -1. Another 59 or 60 follow, and they are noise: anything "
+        "from -0.3 to 0.3. Give `[w, u, b]` so that the last state has the "
+        "sign of the first word, whatever the noise."
     ),
-    solution=solve_cell,
-    judge=Function(
-        "run(W_h, W_x, b, x)",
-        _CELLS,
-        lambda W_h, W_x, b, x: (len(x), len(b)),
-    ),
+    solution=solve_latch(),
+    judge=Latch(),
     mistakes=[
         Mistake(
-            _forgets,
-            "Each of your states knows its own word alone: h_{t-1} never "
-            "enters. Keep h from one turn of the loop to the next.",
+            [0.9, 1.0, 0.0],
+            "With w from -1 to 1 the state has one place to rest. When the "
+            "words are silent it goes back there, and what you see at the "
+            "end is the latest noise. For which w does h = tanh(w h) have "
+            "more than one solution?",
         ),
         Mistake(
-            _transposed,
-            "`W_h` is turned over. Row i of `W_h` says how the old state "
-            "enters number i of the new one: `W_h @ h`.",
+            [1.1, 1.0, 0.0],
+            "The state can rest in two places now, but noise pushes it from "
+            "one to the other. Part them further, or let the words in less "
+            "loudly.",
         ),
         Mistake(
-            _no_tanh,
-            "The tanh is missing: your recurrence is linear.",
+            [2.0, 1.0, 2.0],
+            "Your b is so large that the state ends with the same sign "
+            "whatever the first word was.",
         ),
         Mistake(
-            _late_tanh,
-            "The tanh comes too late. It belongs inside the loop: what is "
-            "carried on is the state after the tanh.",
+            [-2.0, 1.0, 0.0],
+            "The word is kept, but its sign turns over at every step, and "
+            "our texts have 60 words or 61.",
+        ),
+        Mistake(
+            [2.0, -1.0, 0.0],
+            "The word is kept, with its sign turned over at the door: that "
+            "is what a negative u does.",
         ),
     ],
     nudge=(
-        "Start with a state of zeros, loop over the rows of x, overwrite "
-        "the state in each turn, and keep a list of what it was."
+        "Put the noise aside and plot tanh(w h) against h for a few w. Where "
+        "it crosses the line h, the state stays. You need a crossing on each "
+        "side of 0."
     ),
 )
 
@@ -253,59 +298,78 @@ RECALL = Exercise(
 )
 
 
-_NETWORKS = [(1000, 1), (1000, 4), (5, 5), (1, 3), (64, 12), (3, 8)]
+_NETWORKS = [
+    (64, (1,) * 12),
+    (1000, (1,)),
+    (5, (1, -1)),
+    (7, (1, 1, -1, -1, 1)),
+    (1, (1, -1, 1)),
+    (8, (-1, -1, 1, 1, 1)),
+]
 
 
-def solve_serial_chain(length: int, n_layers: int) -> int:
-    """From the first cell to the last: along the text, and up the layers."""
-    done = {}
-    for layer in range(n_layers):
-        for t in range(length):
-            before = done.get((layer, t - 1), 0), done.get((layer - 1, t), 0)
-            done[layer, t] = 1 + max(before)
-    return done[n_layers - 1, length - 1]
+def solve_serial_chain(length: int, directions: Sequence[int]) -> int:
+    """Each cell is done one unit after the later of the two it waits for."""
+    below = [0] * length
+    for direction in directions:
+        row, before = [0] * length, 0
+        for t in range(length)[::direction]:
+            before = row[t] = 1 + max(before, below[t])
+        below = row
+    return max(below)
+
+
+def _turns(directions: Sequence[int]) -> int:
+    return sum(a != b for a, b in pairwise(directions))
 
 
 SERIAL_CHAIN = Exercise(
     name="rnn/serial-chain",
     question=(
-        "A tanh network has several layers. The cell of layer l and word t "
-        "needs the state of layer l at word t - 1 and the output of layer "
-        "l - 1 at word t; one cell takes one unit of time. Write "
-        "`chain(length, n_layers)`: how many units a forward pass takes at "
-        "least, with as many processors as you like."
+        "In a tanh network of several layers some read the text from its "
+        "end. `directions` has an entry for each layer, from the lowest up: "
+        "1 if it reads forwards, -1 if backwards. A cell needs the state of "
+        "its own layer at the word read before, and the output of the layer "
+        "below at its own word; it takes one unit of time. Write "
+        "`chain(length, directions)`: how many units a forward pass takes "
+        "at least, with as many processors as you like."
     ),
     solution=solve_serial_chain,
     judge=Function(
-        "chain(length, n_layers)", _NETWORKS, lambda length, n_layers: ()
+        "chain(length, directions)", _NETWORKS, lambda length, directions: ()
     ),
     mistakes=[
         Mistake(
-            lambda length, n_layers: length * n_layers,
+            lambda length, directions: length + len(directions) - 1,
+            "So it is where all layers read in the same direction. Where the "
+            "direction turns, the upper layer begins at the word that the "
+            "lower one reads last.",
+        ),
+        Mistake(
+            lambda length, directions: length * len(directions),
             "That is how many cells there are: the time on one processor. "
-            "The second layer can begin as soon as the first has done the "
-            "first word.",
+            "Two layers that read in the same direction can work at once, "
+            "the upper one a word behind.",
         ),
         Mistake(
-            lambda length, n_layers: length,
-            "So long is the chain of one layer. The last word must then "
-            "still go up through the others.",
+            lambda length, directions: length * (1 + _turns(directions)),
+            "You have counted the turns. A layer that reads like the one "
+            "below is not free: its last cell comes one unit later.",
         ),
         Mistake(
-            lambda length, n_layers: length + n_layers,
-            "One too many: a cell is both the last of its row and the first "
-            "of its column, and counts once.",
+            lambda length, directions: length,
+            "So long is the chain of one layer. The others end later.",
         ),
         Mistake(
-            lambda length, n_layers: n_layers,
-            "So it is in a Transformer. Here a cell also waits for the one "
-            "on its left.",
+            lambda length, directions: len(directions),
+            "So it is in a Transformer. Here a cell also waits for its "
+            "neighbour.",
         ),
     ],
     nudge=(
-        "Draw a grid, words from left to right and layers upwards, with an "
-        "arrow for every wait. How many cells are on the longest way from "
-        "the first cell to the last?"
+        "Draw the cells as a grid, words from left to right and layers "
+        "upwards, and write into each when it is done: 1 after the later of "
+        "the two that it waits for. Try 4 words and the directions 1, 1, -1."
     ),
 )
 
@@ -350,4 +414,4 @@ RADIUS = Exercise(
 )
 
 
-EXERCISES = (CELL, RECALL, SERIAL_CHAIN, RADIUS)
+EXERCISES = (LATCH, RECALL, SERIAL_CHAIN, RADIUS)

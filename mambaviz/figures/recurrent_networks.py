@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mambaviz import theme
+from mambaviz.figures import timing
 from mambaviz.figures.plate import blank_axes
 from mambaviz.models import RNN, KVCache, TransformerBlock
 from mambaviz.theory.forgetting import linear_probe, stretch_by_lag
@@ -36,7 +37,7 @@ MEMORIES = {
     "tanh, radius 1": ("tanh", 1.0),
     "no tanh, radius 1": ("identity", 1.0),
 }
-Times = Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]]
+Times = Mapping[str, timing.Times]
 
 
 def make_memory(name: str, seed: int, d_state: int = D_STATE) -> RNN:
@@ -597,44 +598,20 @@ def draw_times(times: Times, ax: np.ndarray | None = None) -> np.ndarray:
         The axes; a line's label is the name and the slope.
     """
     ax = blank_axes(panels=2) if ax is None else ax
+    names = {"transformer": "Transformer", "rnn": "RNN", "linear": "linear"}
     looks = {
-        "transformer": ("x", "s", "Transformer"),
-        "rnn": ("warn", "^", "RNN"),
-        "linear": ("h", "o", "linear"),
+        "Transformer": ("x", "s"),
+        "RNN": ("warn", "^"),
+        "linear": ("h", "o"),
     }
     titles = {
         "sequence": "seconds, a whole sequence",
         "token": "seconds, one more token",
     }
     for panel, (what, title) in zip(ax, titles.items(), strict=True):
-        for kind, (lengths, seconds) in times[what].items():
-            ink, marker, name = looks[kind]
-            panel.plot(
-                lengths,
-                seconds,
-                c=INK[ink],
-                marker=marker,
-                ms=5,
-                lw=1.4,
-                label=f"{name}: {slope(lengths, seconds):g}",
-            )
-        panel.set(xscale="log", yscale="log", xlabel="tokens")
-        panel.set_xticks(*_powers_of_ten(panel.get_xlim()))
-        panel.set_yticks(*_powers_of_ten(panel.get_ylim()))
-        panel.set_xticks([], minor=True)
-        panel.set_yticks([], minor=True)
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, high * (high / low) ** 0.6)
-        panel.set_title(title)
-        panel.legend(loc="upper left", frameon=False, handlelength=1.6)
+        named = {names[kind]: found for kind, found in times[what].items()}
+        timing.draw_panel_of_times(panel, named, looks, title)
     return ax
-
-
-def slope(lengths: Sequence[int], seconds: Sequence[float]) -> float:
-    """The power of the length that the time grows with, at its far end."""
-    n = min(4, len(lengths))
-    power, _ = np.polyfit(np.log(lengths[-n:]), np.log(seconds[-n:]), 1)
-    return round(power.item(), 1) + 0.0  # not -0.0
 
 
 def _drawn(seed: int, *sizes: int, **options: object) -> RNN:
@@ -677,11 +654,3 @@ def _times(
             marks.append(time.perf_counter())
         seconds.append(min(b - a for a, b in pairwise(marks)))
     return list(lengths), seconds
-
-
-def _powers_of_ten(limits: tuple[float, float]) -> tuple[list, list[str]]:
-    low, high = (math.log10(limit) for limit in limits)
-    powers = range(math.ceil(low), math.floor(high) + 1)
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    names = [f"10{str(p).translate(raised)}" if p else "1" for p in powers]
-    return [10.0**p for p in powers], names

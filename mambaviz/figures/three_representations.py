@@ -5,10 +5,7 @@ in the light colours of the palette, for the width of its axes; see
 :func:`mambaviz.figures.plate.plate`.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mambaviz import theme
-from mambaviz.figures.plate import Plate, blank_axes, is_static
+from mambaviz.figures.plate import blank_axes
+from mambaviz.figures.timing import Times, draw_panel_of_times, shortest
 from mambaviz.models import LSSL, ChannelMixing
 from mambaviz.theory.discretize import discretize_dense
 from mambaviz.theory.lti import (
@@ -41,7 +39,6 @@ INK = {name: pair.light for name, pair in theme.INKS.items()}
 # An edge that runs from the top down, as Sobel's filter sees it.
 EDGES = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 ECHO_AFTER = 6  # steps, in the task that the layer is trained on
-Times = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
 
 def five_ways(
@@ -282,7 +279,7 @@ def measure_sequence(d_state: int = 16) -> Times:
         "FFT": (long, fft_convolution),
     }
     return {
-        name: (lengths, [_seconds(run, given(n)) for n in lengths])
+        name: (lengths, [shortest(run, given(n)) for n in lengths])
         for name, (lengths, run) in ways.items()
     }
 
@@ -301,12 +298,12 @@ def measure_token(d_state: int = 16) -> Times:
         x = torch.ones(length, dtype=torch.float64)
         return x, x.clone()
 
-    step = _seconds(lambda h, B_bar: C @ (A_bar * h + B_bar), (C, C))
+    step = shortest(lambda h, B_bar: C @ (A_bar * h + B_bar), (C, C))
     return {
         "recurrence": (lengths, [step] * len(lengths)),
         "convolution": (
             lengths,
-            [_seconds(torch.dot, given(n)) for n in lengths],
+            [shortest(torch.dot, given(n)) for n in lengths],
         ),
     }
 
@@ -333,37 +330,8 @@ def draw_times(
     }
     titles = ("seconds, a whole sequence", "seconds, one more output")
     for panel, times, title in zip(ax, (sequence, token), titles, strict=True):
-        for name, (lengths, seconds) in times.items():
-            ink, marker = markers[name]
-            panel.plot(
-                lengths,
-                seconds,
-                c=INK[ink],
-                marker=marker,
-                ms=5,
-                lw=1.4,
-                label=f"{name}: {slope(lengths, seconds):.1f}",
-            )
-        panel.set(xscale="log", yscale="log", xlabel="length")
-        for axis in (panel.xaxis, panel.yaxis):
-            low, high = axis.get_view_interval()
-            powers = range(
-                int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1
-            )
-            axis.set_ticks([10.0**p for p in powers], map(_power, powers))
-            axis.set_ticks([], minor=True)
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, high * (high / low) ** 0.55)
-        panel.set_title(title)
-        panel.legend(loc="upper left", frameon=False, handlelength=1.6)
+        draw_panel_of_times(panel, times, markers, title, "length")
     return ax
-
-
-def slope(lengths: Sequence[int], seconds: Sequence[float]) -> float:
-    """The power of the length that the time grows with, at its far end."""
-    n = min(4, len(lengths))
-    power, _ = np.polyfit(np.log(lengths[-n:]), np.log(seconds[-n:]), 1)
-    return round(power.item(), 2) + 0.0  # not -0.0
 
 
 class Echo(nn.Module):
@@ -471,34 +439,6 @@ def draw_deployed(
     return ax
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A plate of times: they are this machine's, and differ each time.
-
-    Attributes:
-        plate: the plate.
-    """
-
-    plate: Plate
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        if not is_static():
-            return {"text/html": self.plate._repr_html_()}
-        head = '<figure class="mv-plate"'
-        page = self.plate.html().replace(head, f"{head} data-measured", 1)
-        return {"text/plain": repr(self), "text/html": page}
-
-
-def _seconds(run: Callable, arguments: tuple, times: int = 3) -> float:
-    """The shortest of a few runs, after one that does not count."""
-    run(*arguments)
-    marks = [time.perf_counter()]
-    for _ in range(times):
-        run(*arguments)
-        marks.append(time.perf_counter())
-    return min(after - before for before, after in pairwise(marks))
-
-
 def _column(ax: Axes, across: float, names: tuple[str, str, str]) -> None:
     """x below, h in the middle, y above, with arrows between."""
     for height, name, ink in zip((0.0, 1.0, 2.0), names, "xhy", strict=True):
@@ -573,10 +513,3 @@ def _cells(ax: Axes, matrix: Tensor, ink: str, digits: bool = False) -> None:
     ax.set_yticks([])
     ax.grid(False)
     ax.set_frame_on(False)
-
-
-def _power(exponent: int) -> str:
-    raised = str(exponent).translate(
-        str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    )
-    return "1" if exponent == 0 else f"10{raised}"

@@ -7,10 +7,8 @@ seconds.
 """
 
 import string
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +22,7 @@ from torch.nn import functional as F
 
 from mambaviz import theme
 from mambaviz.figures.plate import blank_axes
+from mambaviz.figures.timing import Times, draw_panel_of_times, shortest
 from mambaviz.models import (
     EncoderDecoder,
     KVCache,
@@ -53,7 +52,6 @@ SENTENCE = (
     "Hello my name is Maarten and I like tea."
     " Maarten likes tea. Goodbye Maarten."
 )
-Times = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
 # What is translated: 0 to 999, in words.
 START, END = 10, 11  # after the ten digits
@@ -478,7 +476,7 @@ def measure_reading(d_model: int = 64) -> Times:
 
         given = {n: (torch.randn(1, n, d_model),) for n in lengths}
         return {
-            name: (lengths, [_seconds(run, given[n]) for n in lengths])
+            name: (lengths, [shortest(run, given[n]) for n in lengths])
             for name, run in (("one go", layer), ("row by row", by_token))
         }
 
@@ -517,19 +515,9 @@ def measure_token(d_model: int = 64) -> Times:
             "Mamba": (short + long, mamba.step, lambda n: (x, state)),
         }
         return {
-            name: (lengths, [_seconds(run, given(n)) for n in lengths])
+            name: (lengths, [shortest(run, given(n)) for n in lengths])
             for name, (lengths, run, given) in ways.items()
         }
-
-
-def _seconds(run: Callable, arguments: tuple, times: int = 3) -> float:
-    """The shortest of a few runs, after one that does not count."""
-    run(*arguments)
-    marks = [time.perf_counter()]
-    for _ in range(times):
-        run(*arguments)
-        marks.append(time.perf_counter())
-    return min(after - before for before, after in pairwise(marks))
 
 
 def draw_times(
@@ -555,29 +543,8 @@ def draw_times(
     }
     titles = ("seconds, reading a text", "seconds, one more token")
     for panel, times, title in zip(ax, (reading, token), titles, strict=True):
-        for name, (lengths, seconds) in times.items():
-            ink, marker = looks[name]
-            panel.plot(
-                lengths,
-                seconds,
-                c=INK[ink],
-                marker=marker,
-                ms=5,
-                lw=1.4,
-                label=f"{name}: {slope(lengths, seconds):.1f}",
-            )
-        panel.set(xscale="log", yscale="log", xlabel="tokens")
-        for axis in (panel.xaxis, panel.yaxis):
-            low, high = axis.get_view_interval()
-            powers = range(
-                int(np.ceil(np.log10(low))), int(np.floor(np.log10(high))) + 1
-            )
-            axis.set_ticks([10.0**p for p in powers], map(_power, powers))
-            axis.set_ticks([], minor=True)
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, high * (high / low) ** 0.6)
-        panel.set_title(title)
-        panel.legend(loc="upper left", frameon=False, handlelength=1.6)
+        # The loop's fixed costs bend all but the last three.
+        draw_panel_of_times(panel, times, looks, title, last=3)
     ends = [seconds[-1] for _, seconds in reading.values()]
     ax[0].text(
         0.97,
@@ -588,15 +555,3 @@ def draw_times(
         color=INK["ink"],
     )
     return ax
-
-
-def slope(lengths: Sequence[int], seconds: Sequence[float]) -> float:
-    """The power of the length that the time grows with, at its far end."""
-    n = min(3, len(lengths))
-    power, _ = np.polyfit(np.log(lengths[-n:]), np.log(seconds[-n:]), 1)
-    return round(power.item(), 1) + 0.0  # not -0.0
-
-
-def _power(p: int) -> str:
-    raised = str(p).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}"

@@ -2,6 +2,7 @@
 
 from mambaviz.widgets.break_lti import BreakLTI
 from mambaviz.widgets.comparison_table import ComparisonTable
+from mambaviz.widgets.decoder_block import DecoderBlock
 from mambaviz.widgets.draw_a_signal import DrawASignal
 from mambaviz.widgets.draw_and_remember import DrawAndRemember
 from mambaviz.widgets.five_rules import FiveRules
@@ -22,6 +23,7 @@ from mambaviz.widgets.wires import Wires
 __all__ = [
     "BreakLTI",
     "ComparisonTable",
+    "DecoderBlock",
     "DrawASignal",
     "DrawAndRemember",
     "FiveRules",

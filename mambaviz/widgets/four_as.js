@@ -121,9 +121,8 @@ function render(context) {
     const turned = ["states", "span", "digits"].map(knob);
     if (turned.some((value, n) => value !== last.turned[n])) {
       const [states, span, digits] = turned;
-      const N = states + (states % 2);
       const errors = FOUR.map(([kind]) =>
-        decoderErrors(kernelsOf(kind, N, span / PAST, PAST, random), G, 10 ** -digits),
+        decoderErrors(kernelsOf(kind, states, span / PAST, PAST, random), G, 10 ** -digits),
       );
       last = { turned, errors };
     }

@@ -49,7 +49,7 @@ class FourAs(Explorable):
     age of the input: 0 is perfect, 1 is to know nothing.
 
     Args:
-        states: N, even, from 2 to 32; an odd one counts as the next even one.
+        states: N, even, from 2 to 32.
         span: how many units of time the past of 200 steps takes, from 0.5 to
             16; the step Δ is a two-hundredth of it.
         digits: to how many digits each number is read, from 1 to 10.
@@ -90,10 +90,11 @@ class FourAs(Explorable):
         32,
         low=2,
         high=MOST,
+        step=2,
         integer=True,
         label="N",
         symbol="h",
-        hint="numbers in each state; an odd one counts as one more",
+        hint="numbers in each state, in pairs",
     )
     span = Quantity(
         2.0,
@@ -120,7 +121,7 @@ class FourAs(Explorable):
 
     def kernels(self, kind: str) -> Float[Tensor, "n_real length"]:
         """What each number of a state holds of each past input."""
-        n, delta = even(self.states), self.span / LENGTH
+        n, delta = self.states, self.span / LENGTH
         if kind == "random":
             return state_kernels(*random_systems().system(n), LENGTH)
         if kind == "legs":
@@ -145,11 +146,6 @@ class FourAs(Explorable):
             f"{name} reads back": reach_in_words(self.errors(kind))
             for kind, name in NAMES.items()
         }
-
-
-def even(states: int) -> int:
-    """The next even number."""
-    return states + states % 2
 
 
 def reach(errors: Float[Tensor, " length"]) -> int:

@@ -48,6 +48,7 @@ class Quantity(Knob):
         symbol: the palette's name of the quantity, for its colour.
         scale: ``"linear"``, or ``"log"`` for a range of one sign.
         integer: whether only whole numbers are allowed.
+        step: of a whole number, what it must be a multiple of.
         unit: shown behind the number.
         hint: one short sentence below the slider.
     """
@@ -64,11 +65,12 @@ class Quantity(Knob):
         symbol: str = "ink",
         scale: str = "linear",
         integer: bool = False,
+        step: int = 1,
         unit: str = "",
         hint: str = "",
     ):
         self.low, self.high, self.label, self.symbol = low, high, label, symbol
-        self.scale, self.integer = scale, integer
+        self.scale, self.integer, self.step = scale, integer, step
         self.unit, self.hint = unit, hint
         super().__init__(default)
         self.tag(sync=True)
@@ -77,12 +79,14 @@ class Quantity(Knob):
         """The number itself, or an error with the bounds in it."""
         number = _real(value)
         whole = "a whole number" if self.integer else "a number"
+        if self.step > 1:
+            whole = f"a multiple of {self.step}"
         wanted = f"{whole} from {self.low:g} to {self.high:g}"
         if number is None or not self.low <= number <= self.high:
             self.refuse(value, wanted)
         if not self.integer:
             return number
-        if number != int(number):
+        if number % self.step:
             self.refuse(value, wanted)
         return int(number)
 
@@ -93,6 +97,7 @@ class Quantity(Knob):
             "high": self.high,
             "scale": self.scale,
             "integer": self.integer,
+            "step": self.step,
             "symbol": self.symbol,
             "unit": self.unit,
         }

@@ -10,14 +10,21 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from jupyter_client import BlockingKernelClient
 
+from mambaviz import widgets
 from mambaviz.book import notebooks
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parents[2]
+EVERY = """\
+from mambaviz import widgets
+shown = {name: getattr(widgets, name)() for name in widgets.__all__}
+display(*shown.values())
+"""
 
 
 def free_port() -> int:
@@ -34,6 +41,11 @@ def lab(tmp_path_factory):
         (home / name).symlink_to(ROOT / name)
     folder = home / "lab"
     notebooks.write_lab(home)
+    every = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(EVERY)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python"}},
+    )
+    nbformat.write(every, folder / "every.ipynb")
     port = free_port()
     settings = {
         f"JUPYTER_{kind}_DIR": str(home / "jupyter" / kind.lower())
@@ -78,13 +90,16 @@ def wait_until_it_answers(url: str, server: subprocess.Popen) -> None:
 
 
 class Kernel:
-    """A second client of the notebook's own kernel."""
+    """A second client of a notebook's own kernel."""
 
-    def __init__(self, address: str, runtime: Path):
-        with urllib.request.urlopen(address + "api/kernels") as answer:
-            (kernel,) = json.load(answer)
+    def __init__(self, address: str, runtime: Path, notebook: str):
+        with urllib.request.urlopen(address + "api/sessions") as answer:
+            kernels = {
+                session["path"]: session["kernel"]["id"]
+                for session in json.load(answer)
+            }
         self.client = BlockingKernelClient(
-            connection_file=str(runtime / f"kernel-{kernel['id']}.json")
+            connection_file=str(runtime / f"kernel-{kernels[notebook]}.json")
         )
         self.client.load_connection_file()
         self.client.start_channels()
@@ -104,22 +119,26 @@ class Kernel:
         return "".join(said).strip()
 
 
+def run_all(page, address: str, runtime: Path, notebook: str) -> Kernel:
+    """Open a notebook and run all its cells."""
+    page.goto(f"{address}lab/tree/{notebook}?reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
+    refuse_offers(page)
+    page.wait_for_selector('[data-status="idle"], .jp-Notebook')
+    page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    return Kernel(address, runtime, notebook)
+
+
 def test_page_and_python_move_each_other(browser, lab):
     address, runtime = lab
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     try:
-        page.goto(f"{address}lab/tree/zero-order-hold.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
-        refuse_offers(page)
-        page.wait_for_selector('[data-status="idle"], .jp-Notebook')
-        page.locator(".jp-Notebook").click(position={"x": 5, "y": 5})
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-
+        kernel = run_all(page, address, runtime, "zero-order-hold.ipynb")
         # Asked after "run all", so answered when all cells have run.
-        kernel = Kernel(address, runtime)
         assert kernel("print(round(memory.delta, 3), memory.A)") == "0.1 -1.0"
 
         show_explorable(page, "states")  # only MemoryDecay has several
@@ -133,7 +152,12 @@ def test_page_and_python_move_each_other(browser, lab):
         slider.focus()
         for _ in range(5):
             page.keyboard.press("ArrowLeft")
-        eventually(lambda: 0.05 < float(kernel("print(memory.delta)")) < 0.1)
+        # The last of five messages too, or it would undo what Python sets.
+        field = card.locator("input[data-field=delta]")
+        eventually(
+            lambda: kernel("print(memory.delta)") == field.input_value()
+        )
+        assert 0.05 < float(field.input_value()) < 0.1
         assert picture.inner_html() != before
 
         # Python moves the page.
@@ -149,7 +173,6 @@ def test_page_and_python_move_each_other(browser, lab):
         )
 
         # Nonsense is refused on both sides, and nothing moves.
-        field = card.locator("input[data-field=delta]")
         field.fill("-2")
         field.press("Tab")
         assert "Δ must be" in card.locator(".mv-error").inner_text()
@@ -166,6 +189,54 @@ def test_page_and_python_move_each_other(browser, lab):
             if not url.startswith((address, "data:", "blob:", "ws://127."))
         ]
         assert outside == []
+    finally:
+        page.close()
+
+
+def test_every_explorable_draws_and_moves_in_the_lab(browser, lab):
+    address, runtime = lab
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        kernel = run_all(page, address, runtime, "every.ipynb")
+        kinds = kernel("print(*shown)").split()
+        assert kinds == widgets.__all__
+        cards = page.locator(".jp-OutputArea .mv-card")
+        cards.nth(len(kinds) - 1).wait_for(timeout=60_000)
+        assert cards.count() == len(kinds)
+        for n, name in enumerate(kinds):
+            card = cards.nth(n)
+            card.scroll_into_view_if_needed()
+            question = card.locator(".mv-question").inner_text()
+            assert question == getattr(widgets, name).question
+            picture = card.locator("svg.mv-picture").first
+            assert picture.bounding_box()["height"] > 80, name
+
+            # The page moves Python.
+            slider = card.locator("input[type=range]").first
+            trait = slider.get_attribute("data-trait")
+            now = f"print(shown[{name!r}].{trait})"
+            before = kernel(now)
+            drawn = picture.inner_html()
+            at = slider.input_value()
+            slider.focus()
+            slider.press("ArrowLeft")
+            if slider.input_value() == at:  # it stood at its lower end
+                slider.press("ArrowRight")
+            eventually(lambda now=now, old=before: kernel(now) != old)
+            page.wait_for_function(
+                "([svg, drawn]) => svg.innerHTML !== drawn",
+                arg=[picture.element_handle(), drawn],
+            )
+
+            # Python moves the page, back to where it was.
+            kernel(f"shown[{name!r}].{trait} = {before}")
+            page.wait_for_function(
+                "([slider, at]) => slider.value === at",
+                arg=[slider.element_handle(), at],
+            )
+        assert errors == []
     finally:
         page.close()
 

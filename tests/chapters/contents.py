@@ -51,11 +51,13 @@ CONTENTS = {
             'is recomputed"',
         ),
         explorables=(
+            "decoder_block",
             "one_go_or_row_by_row",
             "three_odometers",
             "memory_meter",
         ),
         measured=("draw_times",),
+        longest_imports=21,
         longest_plate=22,
     ),
     "recurrent-networks": Contents(

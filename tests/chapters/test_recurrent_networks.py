@@ -7,11 +7,11 @@ from tests.chapters.reading import printed
 CHAPTER = "recurrent-networks"
 
 
-def test_the_promise_names_where_it_is_kept(text):
+def test_the_promise_says_what_has_to_be_measured(text):
     _, _, box = text.partition("(promise)=\n:::{admonition}")
     box = " ".join(box.partition("\n:::\n")[0].split())
     assert "Mamba" in box
-    assert "honest comparison" in box
+    assert "it must be measured" in box
 
 
 def test_numbers_in_the_prose_are_those_of_the_code(executed, words):

@@ -35,7 +35,9 @@ def test_printed_numbers_are_those_of_the_theory(executed):
     assert "167,167,000" in said
     assert "500,500" in said
     assert printed(executed, "crossover_length()") == "32 40 tokens\n"
-    assert "7,077,888" in printed(executed, "named_parameters")
+    assert printed(executed, "block.parameters()") == (
+        "in matrices 7,077,888, in all 7,087,872\n"
+    )
     same, again, _ = printed(executed, "train_writer").splitlines()
     assert same == again
     assert "169,869,312" in printed(executed, "bytes of weights")
@@ -44,7 +46,7 @@ def test_printed_numbers_are_those_of_the_theory(executed):
 def test_numbers_in_the_prose_are_those_of_the_code(words):
     assert f"a list of {len(PIECES)}: a few words" in words
     weights = cost.transformer_layer_weights(768)
-    assert f"{weights:,} at 768" in words
+    assert f"{weights:,} at 768, and {13 * 768:,} in biases" in words
     moved = cost.crossover_length(state_bytes=4)
     assert f"4 bytes a number moves the 32 to {moved}" in words
     shared = cost.crossover_length(n_heads=4, n_kv_heads=1)

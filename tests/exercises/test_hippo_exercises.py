@@ -1,10 +1,12 @@
 """The exercises of the chapter on HiPPO, against SciPy and closed forms."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.linalg
 import torch
 
 from mambaviz.exercises import check, find
@@ -16,6 +18,7 @@ from mambaviz.exercises.hippo import (
     solve_window,
 )
 from mambaviz.figures import hippo as figures
+from mambaviz.theory.hippo import hippo_legs
 
 
 def double(*values):
@@ -23,18 +26,27 @@ def double(*values):
 
 
 @pytest.mark.parametrize("n", [1, 4, 12])
-def test_the_matrix_has_the_eigenvalues_by_numpy(n):
-    found = np.linalg.eigvals(solve_eigenvalues(n).numpy()).real
-    assert sorted(found) == pytest.approx(range(-n, 0), rel=1e-9)
+def test_the_slowest_state_by_scipy(n):
+    A = hippo_legs(n)[0].numpy()
+    found = scipy.linalg.svdvals(scipy.linalg.expm(0.7 * A))[0]
+    assert solve_eigenvalues(n, 0.7) == pytest.approx(found, rel=1e-9)
+    assert sorted(np.diag(A)) == list(range(-n, 0))  # triangular: eigenvalues
 
 
-def test_the_mistaken_zero_eigenvalue_is_recognised():
-    def legs(d_state):
-        return solve_eigenvalues(d_state) + torch.eye(d_state).double()
+def test_no_state_fades_faster_at_the_start_than_the_docstring_says():
+    A, B = hippo_legs(8)
+    I = torch.eye(8, dtype=A.dtype)
+    assert torch.allclose(A + A.mT, -(I + torch.outer(B, B)), atol=1e-12)
+    # The bound that follows, and with 8 numbers the value itself.
+    assert solve_eigenvalues() == pytest.approx(np.exp(-0.5), rel=1e-6)
 
-    result = check("hippo/eigenvalues", legs)
-    assert "would never forget" in result.hint
-    assert np.linalg.eigvals(legs(5).numpy()).real.max() == 0
+
+def test_random_states_come_near_and_none_goes_beyond():
+    A, _ = hippo_legs(8)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(8, 20_000, generator=generator, dtype=A.dtype)
+    left = (torch.matrix_exp(A) @ (start / start.norm(dim=0))).norm(dim=0)
+    assert math.exp(-1) < left.max() <= solve_eigenvalues()
 
 
 def test_listening_with_one_number_is_a_running_sum():

@@ -4,30 +4,48 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 import torch
 
 from mambaviz.exercises import check, find
 from mambaviz.exercises.recurrent_networks import (
-    solve_cell,
     solve_recall_100,
     solve_serial_chain,
 )
 
 
-def test_the_cell_is_torchs():
-    torch.manual_seed(1)
-    theirs = torch.nn.RNN(3, 5, batch_first=True).double()
-    x = torch.randn(1, 9, 3, dtype=torch.float64)
-    with torch.no_grad():
-        wanted, _ = theirs(x)
-        found = solve_cell(
-            theirs.weight_hh_l0,
-            theirs.weight_ih_l0,
-            theirs.bias_ih_l0 + theirs.bias_hh_l0,
-            x[0],
-        )
-    assert torch.allclose(found, wanted[0], rtol=0, atol=1e-14)
+def holds(w, u):
+    """Whether the worst noise, 0.3 against the first word, is too weak.
+
+    The state must stay above every fixed point of h = tanh(w h - 0.3 u).
+    """
+    h = np.tanh(u)
+    for _ in range(10_000):
+        h = np.tanh(w * h - 0.3 * u)
+    return bool(h > 0)
+
+
+@pytest.mark.parametrize("u", [0.05, 0.5, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("w", [0.8, 1.3, 1.6, 2.0, 3.0, 40.0])
+def test_a_cell_passes_if_the_worst_noise_cannot_turn_it(w, u):
+    assert check("rnn/latch", [w, u, 0]).passed is holds(w, u)
+
+
+def test_the_push_of_the_solution_is_where_a_resting_place_ends():
+    # The largest push that leaves h = tanh(2 h - push) a positive solution.
+    best = scipy.optimize.minimize_scalar(
+        lambda h: np.arctanh(h) - 2 * h, bounds=(0.1, 0.9), method="bounded"
+    )
+    assert 0.3 < -best.fun < 1  # from what noise to what the first word adds
+    assert holds(2, -best.fun / 0.3 * 0.99)
+    assert not holds(2, -best.fun / 0.3 * 1.01)
+
+
+def test_a_cell_that_answers_with_other_than_three_numbers():
+    assert "three numbers" in check("rnn/latch", [2.0, 1.0]).message
+    assert not check("rnn/latch", [2.0, 1.0, np.nan]).passed
+    assert check("rnn/latch", torch.tensor([3, 1, 0])).passed
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -63,14 +81,31 @@ def test_a_short_memory_and_a_wrong_shape_do_not_pass():
     assert not grown.passed
 
 
-@pytest.mark.parametrize(("length", "n_layers"), [(1, 1), (4, 3), (3, 4)])
-def test_the_chain_is_the_longest_path(length, n_layers):
-    # All monotone paths of a small grid, one by one.
-    moves = "t" * (length - 1) + "l" * (n_layers - 1)
-    paths = set(itertools.permutations(moves))
-    longest = max(len(path) + 1 for path in paths)
-    assert solve_serial_chain(length, n_layers) == longest
-    assert longest == length + n_layers - 1
+@pytest.mark.parametrize(
+    ("length", "directions"),
+    [(1, (1,)), (4, (1, 1, 1)), (3, (1, -1, 1, 1)), (6, (-1, 1, 1, -1, -1))],
+)
+def test_the_chain_is_how_long_all_processors_take(length, directions):
+    # Let every cell work as soon as it can, unit by unit.
+    layers = len(directions)
+    waiting = set(itertools.product(range(layers), range(length)))
+    done, units = set(), 0
+    while waiting:
+        ready = {
+            (layer, t)
+            for layer, t in waiting
+            if (layer == 0 or (layer - 1, t) in done)
+            and (
+                not 0 <= t - directions[layer] < length
+                or (layer, t - directions[layer]) in done
+            )
+        }
+        done |= ready
+        waiting -= ready
+        units += 1
+    assert solve_serial_chain(length, directions) == units
+    turns = sum(a != b for a, b in itertools.pairwise(directions))
+    assert units == length * (1 + turns) + layers - 1 - turns
 
 
 def test_the_radius_is_the_hundredth_root():

@@ -176,13 +176,6 @@ def test_times_are_positive_and_as_many_as_lengths():
             assert min(seconds) > 0
 
 
-def test_slopes_are_powers_of_the_length():
-    for power in (0, 1, 2):
-        seconds = [1e-6 * n**power for n in (64, 256, 1024)]
-        found = figures.slope([64, 256, 1024], seconds)
-        assert found == pytest.approx(power)
-
-
 PLATES = ("attention", "next", "masks", "counts", "times")
 
 

@@ -14,7 +14,6 @@ from mambaviz.theory.discretize import (
     discretize_zoh,
 )
 from mambaviz.widgets import FiveRules
-from tests.browsing import page_with
 
 RATIO = "|B̄| of Mamba's code ÷ ZOH's"
 LEAVES = "Euler leaves the circle at Δ"
@@ -137,21 +136,8 @@ class TestNumbers:
         assert len({style.dashes for style in RULES.values()}) == len(RULES)
 
 
-@pytest.fixture
-def show(browser):
-    """Open a page with a FiveRules; give the page and see it close."""
-    pages = []
-
-    def open_page(widget, width=760, mode="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        pages.append(page)
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget, mode=mode))
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
+def sized(width):
+    return {"width": width, "height": 900}
 
 
 def look(page):
@@ -189,7 +175,7 @@ class TestDrawing:
     @pytest.mark.parametrize("state", STATES)
     def test_the_readouts_are_pythons_numbers(self, show, state):
         widget = FiveRules(**state)
-        page = show(widget)
+        page = show(widget, viewport=sized(760))
         shown = dict(
             zip(
                 page.locator(".mv-readouts dt").all_inner_texts(),
@@ -207,7 +193,7 @@ class TestDrawing:
 
     def test_poles_stand_where_the_theory_says(self, show):
         widget = FiveRules()
-        page = show(widget)
+        page = show(widget, viewport=sized(760))
         (circle,) = boxes(page, ".mv-rule-disc")
         radius = (circle[2] - circle[0]) / 2
         origin = (circle[0] + radius, circle[1] + radius)
@@ -230,7 +216,7 @@ class TestDrawing:
     def test_no_name_covers_another_or_leaves_the_picture(
         self, show, width, state
     ):
-        page = show(FiveRules(**state), width=width)
+        page = show(FiveRules(**state), viewport=sized(width))
         (frame,) = boxes(page, ".mv-rule-frame")
         names = boxes(page, ".mv-rule-halo")
         assert len(names) == len(NAMES)
@@ -249,7 +235,7 @@ class TestDrawing:
             assert bottom <= stage[3] + 1
 
     def test_beyond_the_picture_there_is_an_arrow_and_a_value(self, show):
-        page = show(FiveRules(delta=4, A=-8, frequency=8))
+        page = show(FiveRules(delta=4, A=-8, frequency=8), viewport=sized(760))
         arrows = page.locator(".mv-rule-arrow").evaluate_all(
             "(all) => all.map((one) => one.getAttribute('d'))"
         )
@@ -266,7 +252,9 @@ class TestDrawing:
         assert page.locator(".mv-rule-beyond").last.text_content() == ""
 
     def test_dots_of_zoh_lie_on_the_true_curve(self, show):
-        page = show(FiveRules(delta=0.5, A=-0.3, frequency=2.5))
+        page = show(
+            FiveRules(delta=0.5, A=-0.3, frequency=2.5), viewport=sized(760)
+        )
         curve = points(page.locator(".mv-rule-truth").first)
         dots = points(page.locator(".mv-rule-dots").first)
         assert len(dots) == 31
@@ -281,7 +269,7 @@ class TestDrawing:
         assert max(gaps) > 5
 
     def test_dots_end_where_euler_leaves_the_strip(self, show):
-        page = show(FiveRules())
+        page = show(FiveRules(), viewport=sized(760))
         size = size_of("euler", FiveRules())
         inside = sum(size**k <= 1.5 for k in range(31))
         assert len(points(page.locator(".mv-rule-dots").last)) == inside
@@ -289,14 +277,14 @@ class TestDrawing:
         assert len(points(page.locator(".mv-rule-dots").last)) == 31
 
     def test_the_legend_says_when_the_curve_is_only_a_bound(self, show):
-        page = show(FiveRules(delta=1, frequency=1))
+        page = show(FiveRules(delta=1, frequency=1), viewport=sized(760))
         legend = page.locator("svg.mv-picture text:has(.mv-rule-true)")
         assert "curve the true Re h" in legend.text_content()
         put(page, delta=4, frequency=8)
         assert "curve the true ±|h|" in legend.text_content()
 
     def test_the_trail_of_a_rule_leads_from_one_to_its_marker(self, show):
-        page = show(FiveRules())
+        page = show(FiveRules(), viewport=sized(760))
         (circle,) = boxes(page, ".mv-rule-disc")
         trails = page.locator(".mv-rule-trail")
         assert trails.count() == len(NAMES)
@@ -316,7 +304,7 @@ class TestKnobs:
     def test_a_knob_moves_picture_and_readouts_and_reset_undoes_it(
         self, show, knob, means
     ):
-        page = show(FiveRules())
+        page = show(FiveRules(), viewport=sized(760))
         before = look(page)
         slider = page.locator(f"input[data-trait={knob}]")
         if means == "mouse":
@@ -337,7 +325,7 @@ class TestKnobs:
 
     @pytest.mark.parametrize("knob", ["delta", "A", "frequency"])
     def test_a_typed_number_out_of_range_is_refused(self, show, knob):
-        page = show(FiveRules())
+        page = show(FiveRules(), viewport=sized(760))
         before = look(page)
         field = page.locator(f"input[data-field={knob}]")
         shown = field.input_value()
@@ -348,7 +336,7 @@ class TestKnobs:
         assert look(page) == before
 
     def test_every_state_draws_finite_numbers(self, show):
-        page = show(FiveRules(), width=360)
+        page = show(FiveRules(), viewport=sized(360))
         for state in STATES:
             drawn = put(page, **state)
             for word in ("NaN", "Infinity", "undefined"):

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import traitlets
 
 from mambaviz.theory import project_held
 from mambaviz.widgets import DrawAndRemember, FourAs, SignFlip
 from mambaviz.widgets.four_as import NAMES, reach
-from tests.browsing import page_with
+from tests.widgets.showing import frame, readout, state, words_outside
 
 
 def error(widget, which):
@@ -103,44 +104,9 @@ def test_more_digits_bring_s4d_real_to_legs():
     assert gaps[0] > 100 * gaps[1] > 1e4 * gaps[2]
 
 
-def test_an_odd_number_of_states_counts_as_one_more():
-    for kind in NAMES:
-        torch.testing.assert_close(
-            FourAs(states=5).errors(kind), FourAs(states=6).errors(kind)
-        )
-
-
-@pytest.fixture
-def show(browser):
-    """Open a page with an explorable; its errors fail the test."""
-    contexts = []
-
-    def open_page(widget, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def frame(page):
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-
-
-def readout(page, label):
-    return page.locator(".mv-readouts div", has_text=label).locator("dd")
-
-
-def state(page, name):
-    return page.evaluate(
-        "(name) => document.querySelector('.mv-explorable').model.get(name)",
-        name,
-    )
+def test_states_come_in_pairs():
+    with pytest.raises(traitlets.TraitError, match="a multiple of 2 from 2"):
+        FourAs(states=5)
 
 
 KINDS = [DrawAndRemember, SignFlip, FourAs]
@@ -188,16 +154,7 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
 def test_every_text_stays_in_the_picture(show, kind, width):
     page = show(kind(), viewport={"width": width, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    outside = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const frame = root.getBoundingClientRect();"
-        " return [...root.querySelectorAll('text')].filter((text) => {"
-        "  if (text.style.display === 'none') return false;"
-        "  const box = text.getBoundingClientRect();"
-        "  return box.left < frame.left - 1 || box.right > frame.right + 1"
-        "   || box.bottom > frame.bottom + 1 || box.top < frame.top - 1; })"
-        ".map((text) => text.textContent); }"
-    )
-    assert outside == []
+    assert words_outside(page) == []
 
 
 @pytest.mark.browser

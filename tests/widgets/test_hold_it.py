@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mambaviz.widgets import HoldIt
-from tests.browsing import page_with
+from tests.widgets import showing
+from tests.widgets.showing import frame, readout
 
 pytestmark = pytest.mark.browser
 
@@ -13,29 +14,8 @@ PHONE = {"width": 360, "height": 500}
 EXACT = "0 within rounding"
 
 
-@pytest.fixture
-def show(browser):
-    """Open a page with a HoldIt; give the page and see it close."""
-    contexts = []
-
-    def open_page(widget, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
 def state(page, name):
-    found = page.evaluate(
-        "(name) => document.querySelector('.mv-explorable').model.get(name)",
-        name,
-    )
+    found = showing.state(page, name)
     frame(page)
     return found
 
@@ -49,10 +29,6 @@ def put(page, name, value):
     frame(page)
 
 
-def frame(page):
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-
-
 def handle(page, k):
     return page.get_by_role("slider", name=f"x_{k}", exact=True)
 
@@ -60,10 +36,6 @@ def handle(page, k):
 def middle(page, k):
     box = handle(page, k).locator("rect").bounding_box()
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-
-
-def readout(page, label):
-    return page.locator(".mv-readouts div", has_text=label).locator("dd")
 
 
 def dots(page):

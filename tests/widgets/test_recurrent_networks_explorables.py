@@ -18,7 +18,13 @@ from mambaviz.widgets import ComparisonTable, FoldUnfold, StillKnowsHello
 from mambaviz.widgets.comparison_table import LAYERS, costs, slope
 from mambaviz.widgets.fold_unfold import INPUTS
 from mambaviz.widgets.still_knows_hello import draws, network
-from tests.browsing import page_with
+from tests.widgets.showing import (
+    frame,
+    readout,
+    state,
+    words_outside,
+    words_that_overlap,
+)
 
 TIMES = {
     "sequence": {
@@ -47,10 +53,10 @@ def test_the_cell_is_torchs(h_0):
         x = torch.tensor(INPUTS, dtype=torch.float64)[:, None]
         states, _ = theirs(x, torch.full((1, 1), h_0, dtype=torch.float64))
     found = widget.numbers()
-    for k, state in enumerate(states.flatten().tolist()):
-        assert float(found[f"h{'₁₂₃₄₅'[k]}"]) == pytest.approx(state, rel=5e-3)
+    for k, h in enumerate(states.flatten().tolist()):
+        assert float(found[f"h{'₁₂₃₄₅'[k]}"]) == pytest.approx(h, rel=5e-3)
         y = float(found[f"y{'₁₂₃₄₅'[k]}"])
-        assert y == pytest.approx(0.5 * state, rel=5e-3)
+        assert y == pytest.approx(0.5 * h, rel=5e-3)
     assert found["Last state by the loop, step by step"] == found["h₅"]
 
 
@@ -144,39 +150,6 @@ def test_seconds_are_marked_as_measured_and_counts_are_not():
     assert "data-measured" not in ComparisonTable().static_html()
 
 
-@pytest.fixture
-def show(browser):
-    """Open a page with an explorable; its errors fail the test."""
-    contexts = []
-
-    def open_page(widget, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def frame(page):
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-
-
-def readout(page, label):
-    return page.locator(".mv-readouts div", has_text=label).locator("dd")
-
-
-def state(page, name):
-    return page.evaluate(
-        "(name) => document.querySelector('.mv-explorable').model.get(name)",
-        name,
-    )
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_slider_redraws_and_reset_brings_back(show, kind):
@@ -227,27 +200,8 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
 def test_all_words_lie_inside_the_picture(show, widget, width):
     page = show(widget(), viewport={"width": width, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    outside = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const frame = root.getBoundingClientRect();"
-        " return [...root.querySelectorAll('text')].filter((text) => {"
-        "  const box = text.getBoundingClientRect();"
-        "  return box.left < frame.left - 1 || box.right > frame.right + 1"
-        "   || box.bottom > frame.bottom + 1 || box.top < frame.top - 1; })"
-        ".map((text) => text.textContent); }"
-    )
-    assert outside == []
-    overlaps = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const all = [...root.querySelectorAll('text')]"
-        "  .filter((t) => t.textContent).map((t) => [t.textContent,"
-        "   t.getBoundingClientRect()]); const found = [];"
-        " for (const [n, [a, p]] of all.entries())"
-        "  for (const [b, q] of all.slice(n + 1))"
-        "   if (p.left < q.right - 1 && q.left < p.right - 1"
-        "    && p.top < q.bottom - 3 && q.top < p.bottom - 3)"
-        "     found.push(`${a} | ${b}`);"
-        " return found; }"
-    )
-    assert overlaps == []
+    assert words_outside(page) == []
+    assert words_that_overlap(page) == []
 
 
 @pytest.mark.browser

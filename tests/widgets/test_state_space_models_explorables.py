@@ -21,7 +21,7 @@ from mambaviz.widgets.maze import (
     successors,
     without_walls,
 )
-from tests.browsing import page_with
+from tests.widgets.showing import frame, readout, state, words_outside
 
 STEPS = ("b", "a", "c", "d")
 
@@ -185,39 +185,6 @@ def test_the_eigenvalues_are_those_of_the_matrix(zeta):
         assert numbers == pytest.approx(wanted, rel=5e-3)
 
 
-@pytest.fixture
-def show(browser):
-    """Open a page with an explorable; its errors fail the test."""
-    contexts = []
-
-    def open_page(widget, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def frame(page):
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-
-
-def readout(page, label):
-    return page.locator(".mv-readouts div", has_text=label).locator("dd")
-
-
-def state(page, name):
-    return page.evaluate(
-        "(name) => document.querySelector('.mv-explorable').model.get(name)",
-        name,
-    )
-
-
 def press(page, name):
     page.get_by_role("button", name=name).click()
 
@@ -230,16 +197,7 @@ KINDS = [Maze, Wires, DrawASignal]
 def test_a_phone_shows_all_of_it(show, kind):
     page = show(kind(), viewport={"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    outside = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const frame = root.getBoundingClientRect();"
-        " return [...root.querySelectorAll('text')].filter((text) => {"
-        "  const box = text.getBoundingClientRect();"
-        "  return box.width && (box.left < frame.left - 1"
-        "   || box.right > frame.right + 1"
-        "   || box.bottom > frame.bottom + 1 || box.top < frame.top - 1); })"
-        ".map((text) => text.textContent); }"
-    )
-    assert outside == []
+    assert words_outside(page) == []
 
 
 @pytest.mark.browser

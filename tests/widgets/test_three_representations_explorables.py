@@ -9,7 +9,7 @@ import scipy.signal
 
 from mambaviz.widgets import BreakLTI, KernelBuilder, KernelSlides
 from mambaviz.widgets.kernel_slides import TOKENS
-from tests.browsing import page_with
+from tests.widgets.showing import frame, readout, state, words_outside
 
 SUBSCRIPTS = "₀₁₂₃₄₅₆₇"
 
@@ -91,39 +91,6 @@ def test_a_closed_step_lets_nothing_in_and_keeps_the_state():
     assert (A_bar[closed] == 1).all()
 
 
-@pytest.fixture
-def show(browser):
-    """Open a page with an explorable; its errors fail the test."""
-    contexts = []
-
-    def open_page(widget, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def frame(page):
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-
-
-def readout(page, label):
-    return page.locator(".mv-readouts div", has_text=label).locator("dd")
-
-
-def state(page, name):
-    return page.evaluate(
-        "(name) => document.querySelector('.mv-explorable').model.get(name)",
-        name,
-    )
-
-
 KINDS = [KernelSlides, KernelBuilder, BreakLTI]
 
 
@@ -168,15 +135,7 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
 def test_a_phone_shows_all_of_it(show, kind):
     page = show(kind(), viewport={"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    outside = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const frame = root.getBoundingClientRect();"
-        " return [...root.querySelectorAll('text')].filter((text) => {"
-        "  const box = text.getBoundingClientRect();"
-        "  return box.left < frame.left - 1 || box.right > frame.right + 1"
-        "   || box.bottom > frame.bottom + 1 || box.top < frame.top - 1; })"
-        ".map((text) => text.textContent); }"
-    )
-    assert outside == []
+    assert words_outside(page) == []
 
 
 @pytest.mark.browser

@@ -1,19 +1,33 @@
-"""ThreeOdometers, OneGoOrRowByRow, MemoryMeter: numbers, in a browser."""
+"""The explorables of transformer-cost: their numbers, and in a browser."""
 
 import pytest
 import torch
+import traitlets
 from torch.nn import functional as F
 
-from mambaviz.models import MambaBlock, TransformerLM
+from mambaviz.models import MambaBlock, TransformerLM, recorded_weights
 from mambaviz.models.pieces import PIECES, encode_pieces
-from mambaviz.widgets import MemoryMeter, OneGoOrRowByRow, ThreeOdometers
+from mambaviz.widgets import (
+    DecoderBlock,
+    MemoryMeter,
+    OneGoOrRowByRow,
+    ThreeOdometers,
+)
+from mambaviz.widgets.decoder_block import NAMES, block_parameters, parts
 from mambaviz.widgets.memory_meter import memory
 from mambaviz.widgets.one_go_or_row_by_row import SENTENCE, drawn_head
 from mambaviz.widgets.three_odometers import slope
-from tests.browsing import page_with
+from tests.widgets.showing import (
+    frame,
+    readout,
+    state,
+    words_outside,
+    words_that_overlap,
+)
 
-KINDS = [ThreeOdometers, OneGoOrRowByRow, MemoryMeter]
+KINDS = [ThreeOdometers, OneGoOrRowByRow, MemoryMeter, DecoderBlock]
 ROWS = encode_pieces(SENTENCE)
+PHONE = {"width": 360, "height": 740}
 
 
 @pytest.mark.parametrize("length", [1, 2, 9])
@@ -64,6 +78,66 @@ def test_the_meter_counts_what_a_model_keeps():
     assert found["state"] == 2 * 3 * 2 * sum(part.numel() for part in h)
 
 
+MODULES = {
+    "embedding": "embedding",
+    "norm": "layers.0.norm",
+    "q": "layers.0.attention.q_proj",
+    "k": "layers.0.attention.k_proj",
+    "v": "layers.0.attention.v_proj",
+    "o": "layers.0.attention.out_proj",
+    "mlp_norm": "layers.0.mlp_norm",
+    "up": "layers.0.mlp.0",
+    "down": "layers.0.mlp.2",
+    "mlp_add": "layers.0",
+}
+
+
+@pytest.mark.parametrize(("d_model", "length"), [(64, 1), (192, 5)])
+def test_the_parts_are_those_of_the_model(d_model, length):
+    with torch.random.fork_rng(devices=[]):
+        model = TransformerLM(80, d_model, 1, d_model // 64)
+    shapes = {}
+    for part, path in MODULES.items():
+        model.get_submodule(path).register_forward_hook(
+            lambda _module, _given, out, part=part: shapes.update(
+                {part: list((out[0] if type(out) is tuple else out).shape)}
+            )
+        )
+    ids = torch.zeros(1, length, dtype=torch.long)
+    with recorded_weights(model) as weights:
+        model(ids)
+    (weights,) = weights["layers.0.attention"]
+    shapes["scores"] = list(weights.shape)
+    shapes["add"] = shapes["o"]  # x + attention(norm(x))
+
+    found = parts(d_model, length)
+    assert {name: part.shape for name, part in found.items()} == shapes
+    for name, path in MODULES.items():
+        if name == "mlp_add":
+            continue
+        module = model.get_submodule(path)
+        assert found[name].weight == list(module.weight.shape)
+        total = sum(weight.numel() for weight in module.parameters())
+        assert found[name].parameters == total
+    block = sum(weight.numel() for weight in model.layers[0].parameters())
+    assert block_parameters(d_model)["all"] == block
+    assert block == 12 * d_model**2 + 13 * d_model
+
+
+def test_a_length_adds_no_parameter():
+    short, long = (DecoderBlock(length=n).numbers() for n in (1, 1024))
+    assert short["The block, in all"] == long["The block, in all"]
+    assert short["What comes out"] == "1 × 1 × 3,072"
+    assert long["What comes out"] == "1 × 1,024 × 3,072"
+
+
+def test_a_width_that_heads_of_64_do_not_fill_is_refused():
+    with pytest.raises(
+        traitlets.TraitError, match="a multiple of 64 from 64 to 4096"
+    ):
+        DecoderBlock(d_model=770)
+
+
 def test_the_matrix_is_torchs():
     widget = OneGoOrRowByRow(drawn_head())
     q, k = (
@@ -77,39 +151,6 @@ def test_the_matrix_is_torchs():
     assert torch.allclose(widget.weights(), wanted, rtol=0, atol=1e-12)
     assert widget.words["trained"]
     assert not OneGoOrRowByRow().words["trained"]
-
-
-@pytest.fixture
-def show(browser):
-    """Open a page with an explorable; its errors fail the test."""
-    contexts = []
-
-    def open_page(widget, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: pytest.fail(str(error)))
-        page.set_content(page_with(widget))
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def frame(page):
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-
-
-def readout(page, label):
-    return page.locator(".mv-readouts div", has_text=label).locator("dd")
-
-
-def state(page, name):
-    return page.evaluate(
-        "(name) => document.querySelector('.mv-explorable').model.get(name)",
-        name,
-    )
 
 
 @pytest.mark.browser
@@ -139,6 +180,7 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
     for touch in (False, True):
         page = show(kind(), has_touch=touch)
         knob = page.locator('input[type="range"]').first
+        knob.scroll_into_view_if_needed()
         name = knob.get_attribute("data-trait")
         before = state(page, name)
         box = knob.bounding_box()
@@ -159,32 +201,16 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
         MemoryMeter,
         lambda: MemoryMeter(length=4000, layers=96, width=8192),
         lambda: MemoryMeter(length=1, layers=1, width=16),
+        DecoderBlock,
+        lambda: DecoderBlock(part="scores", d_model=4096, length=1024),
+        lambda: DecoderBlock(part="q", d_model=64, length=1),
     ],
 )
 def test_all_words_lie_inside_the_picture(show, widget, width):
     page = show(widget(), viewport={"width": width, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    outside = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const frame = root.getBoundingClientRect();"
-        " return [...root.querySelectorAll('text')].filter((text) => {"
-        "  const box = text.getBoundingClientRect();"
-        "  return box.left < frame.left - 1 || box.right > frame.right + 1"
-        "   || box.bottom > frame.bottom + 1 || box.top < frame.top - 1; })"
-        ".map((text) => text.textContent); }"
-    )
-    assert outside == []
-    overlaps = page.locator(".mv-stage svg").first.evaluate(
-        "(root) => { const all = [...root.querySelectorAll('text')]"
-        "  .filter((t) => t.textContent).map((t) => [t.textContent,"
-        "   t.getBoundingClientRect()]); const found = [];"
-        " for (const [n, [a, p]] of all.entries())"
-        "  for (const [b, q] of all.slice(n + 1))"
-        "   if (p.left < q.right - 1 && q.left < p.right - 1"
-        "    && p.top < q.bottom - 3 && q.top < p.bottom - 3)"
-        "     found.push(`${a} | ${b}`);"
-        " return found; }"
-    )
-    assert overlaps == []
+    assert words_outside(page) == []
+    assert words_that_overlap(page) == []
 
 
 @pytest.mark.browser
@@ -294,6 +320,66 @@ def test_the_bars_of_the_meter_are_to_scale(show):
         for label in ("KV cache, bytes", "with convolution, bytes")
     )
     assert cache == kept
+
+
+@pytest.mark.browser
+def test_a_part_is_chosen_by_mouse_by_key_and_by_touch(show):
+    page = show(DecoderBlock())
+    buttons = page.locator("[data-part]")
+    assert buttons.count() == len(NAMES)
+    chosen = page.locator('[data-part][aria-pressed="true"]')
+    for name in NAMES:
+        page.locator(f'[data-part="{name}"]').click()
+        frame(page)
+        assert state(page, "part") == name
+        assert chosen.get_attribute("data-part") == name
+        assert readout(page, "Chosen").inner_text() == NAMES[name]
+        said = DecoderBlock(part=name).numbers()
+        for label in ("Its weights", "What comes out"):
+            assert readout(page, label).inner_text() == said[label]
+    for key, name in (("Enter", "q"), ("Space", "k")):
+        button = page.get_by_role("button", name=NAMES[name], exact=True)
+        button.focus()
+        button.press(key)
+        assert state(page, "part") == name
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert state(page, "part") == "v"
+    page = show(DecoderBlock(), has_touch=True, viewport=PHONE)
+    for name in ("mlp_add", "scores"):
+        page.locator(f'[data-part="{name}"]').tap()
+        assert state(page, "part") == name
+    page.get_by_role("button", name="Reset").click()
+    assert state(page, "part") == "up"
+
+
+@pytest.mark.browser
+def test_a_width_between_two_steps_is_refused_in_words(show):
+    page = show(DecoderBlock())
+    field = page.locator('[data-field="d_model"]')
+    field.fill("770")
+    field.press("Enter")
+    said = page.get_by_role("alert").inner_text()
+    assert "a multiple of 64 from 64 to 4096" in said
+    assert state(page, "d_model") == 768
+    field.fill("1600")
+    field.press("Enter")
+    total = readout(page, "The block, in all").inner_text()
+    assert total == f"{12 * 1600**2 + 13 * 1600:,}"
+
+
+@pytest.mark.browser
+def test_the_squares_are_to_scale(show):
+    page = show(DecoderBlock())
+    area = {}
+    for name in ("q", "o", "up", "down"):
+        box = page.locator(f'[data-part="{name}"] rect')
+        wide, tall = (
+            float(box.get_attribute(side)) for side in ("width", "height")
+        )
+        area[name] = wide * tall
+    assert area["up"] == 4 * area["q"]
+    assert 4 * area["q"] + area["up"] + area["down"] == 12 * area["o"]
 
 
 @pytest.mark.browser

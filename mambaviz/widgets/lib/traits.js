@@ -23,8 +23,9 @@ export function accept(name, knob, value) {
       ? { value }
       : say(`${knob.shortest} to ${knob.longest} numbers ${range}`);
   }
-  if (!inside(value) || (knob.integer && !Number.isInteger(value))) {
-    return say(`a ${knob.integer ? "whole " : ""}number ${range}`);
+  if (!inside(value) || (knob.integer && value % knob.step !== 0)) {
+    const whole = knob.step > 1 ? `multiple of ${knob.step}` : "whole number";
+    return say(`a ${knob.integer ? whole : "number"} ${range}`);
   }
   return { value };
 }
@@ -41,11 +42,12 @@ const STRIDES = 240;
 /** How a quantity's values lie on its slider, whose own range is integers. */
 export function strides(knob) {
   if (knob.integer) {
+    const { step } = knob;
     return {
-      low: knob.low,
-      high: knob.high,
-      at: (value) => value,
-      value: (stride) => Math.round(stride),
+      low: knob.low / step,
+      high: knob.high / step,
+      at: (value) => value / step,
+      value: (stride) => step * Math.round(stride),
     };
   }
   const log = knob.scale === "log";
