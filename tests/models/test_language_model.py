@@ -3,7 +3,6 @@
 import math
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -403,10 +402,9 @@ def test_gradients_flow_through_a_handed_over_state():
 # ---- Other devices ---------------------------------------------------------
 
 
-def test_every_tensor_is_made_where_the_inputs_are(monkeypatch):
+def test_every_tensor_is_made_where_the_inputs_are():
     # The meta device stands for any that is not the CPU: what is made on the
     # CPU by oversight does not mix with it. PyTorch has no autocast for it.
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     with torch.device("meta"):
         model = MambaLM(small_lm().config, backend="chunked")
     ids = some_ids(2, 5).to("meta")

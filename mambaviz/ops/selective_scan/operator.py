@@ -201,7 +201,8 @@ def _without_autocast(function: Callable) -> Callable:
 def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
     """Where the tensor's device has none, or none any more."""
     device = tensor.device.type
-    if torch.is_autocast_enabled(device):
+    available = torch.amp.is_autocast_available(device)
+    if available and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
 
