@@ -3,7 +3,17 @@
 import contextlib
 
 import torch
+import triton
 from torch import Tensor
+
+# Which compiles the kernels as they stand; PyTorch 2.9 is the first with it.
+OLDEST_TRITON = 3, 5
+
+if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST_TRITON:
+    raise ImportError(
+        f"Triton {'.'.join(map(str, OLDEST_TRITON))} or newer is needed; "
+        f"got {triton.__version__}"
+    )
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager:

@@ -74,16 +74,26 @@ def test_the_signature_is_the_official_one(name):
     ]
 
 
-# The sweep of the official tests, with 372 steps in the place of up to 4096.
+# The sweep of the official tests: each option by itself, and up to 4096 steps.
+OPTIONS = ("D", "z", "delta_bias", "delta_softplus")
+GIVEN = [
+    tuple(itertools.compress(OPTIONS, bits))
+    for bits in itertools.product((0, 1), repeat=4)
+]
+SWEEP = [
+    *itertools.product([(), OPTIONS], [None, 1, 2], [1, 128, 372]),
+    *itertools.product(GIVEN[1:-1], [None], [64]),
+    (OPTIONS, 2, 4096),
+]
+
+
 @pytest.mark.parametrize("scan", [selective_scan_fn, selective_scan_ref])
 @pytest.mark.parametrize(
     "itype", [torch.float32, torch.float16, torch.bfloat16]
 )
-@pytest.mark.parametrize("length", [1, 128, 372])
-@pytest.mark.parametrize("groups", [None, 1, 2])
-@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize(("given", "groups", "length"), SWEEP)
 def test_selective_scan_is_that_of_transformers(
-    full, groups, length, itype, scan
+    given, groups, length, itype, scan
 ):
     batch, dim, dstate = 2, 4, 8
     shape = (batch, dstate, length)
@@ -93,16 +103,20 @@ def test_selective_scan_is_that_of_transformers(
     delta = 0.5 * randn(batch, dim, length, seed=1).sigmoid().to(itype)
     A = -0.5 * randn(dim, dstate).sigmoid()
     B, C = (randn(*shape, dtype=itype, seed=s) for s in (2, 3))
-    options = {"return_last_state": True}
-    if full:
-        options |= {
-            "D": randn(dim),
-            "z": randn(batch, dim, length, dtype=itype, seed=4),
-            "delta_bias": 0.5 * randn(dim, seed=5).sigmoid(),
-            "delta_softplus": True,
-        }
-    leaves = [t.requires_grad_() for t in (u, delta, A, B, C)]
-    y, last_state = scan(*leaves, **options)
+    options = {
+        "D": randn(dim),
+        "z": randn(batch, dim, length, dtype=itype, seed=4),
+        "delta_bias": 0.5 * randn(dim, seed=5).sigmoid(),
+        "delta_softplus": True,
+    }
+    options = {name: options[name] for name in given}
+    options["return_last_state"] = True
+    leaves = [
+        t.requires_grad_()
+        for t in (u, delta, A, B, C, *options.values())
+        if isinstance(t, torch.Tensor)
+    ]
+    y, last_state = scan(u, delta, A, B, C, **options)
     # Theirs knows one group, so it does each by itself.
     width = dim // (groups or 1)
     parts = []
@@ -140,6 +154,23 @@ def test_selective_scan_is_that_of_transformers(
         # Those of A add up over all steps; after one, they are 0.
         scale = other.abs().max().clamp(min=1)
         close(one / scale, other / scale, itype)
+
+
+@pytest.mark.parametrize("kinds", [*itertools.product("fv", repeat=2)])
+def test_fixed_weights_are_a_group_for_each_channel(kinds):
+    batch, dim, dstate, length = 2, 4, 3, 11
+    u, delta = randn(batch, dim, length), randn(batch, dim, length).exp()
+    A = -randn(dim, dstate).exp()
+    fixed = [randn(dim, dstate, seed=seed) for seed in (1, 2)]
+    each = (batch, dim, dstate, length)
+    spread = [w[None, :, :, None].expand(each).contiguous() for w in fixed]
+    given = [
+        f if kind == "f" else s
+        for kind, f, s in zip(kinds, fixed, spread, strict=True)
+    ]
+    y = selective_scan_fn(u, delta, A, *given)
+    truth = selective_scan_fn(u, delta, A, *spread)
+    torch.testing.assert_close(y, truth)
 
 
 @pytest.mark.parametrize("kinds", [*itertools.product("fvg", repeat=2)])
@@ -376,6 +407,13 @@ def test_convolution_is_that_of_transformers(
     expected = theirs.causal_conv1d_fn(x, weight, bias, activation)
     assert y.dtype == itype
     close(y, expected, itype)
+
+
+def test_convolution_of_channels_side_by_side():
+    """As a view of (batch, length, dim), which some callers hand over."""
+    x, weight = randn(2, 9, 6), randn(6, 4)
+    y = causal_conv1d_fn(x.mT, weight)
+    torch.testing.assert_close(y, causal_conv1d_fn(x.mT.contiguous(), weight))
 
 
 def test_convolution_of_packed_sequences_and_with_states():

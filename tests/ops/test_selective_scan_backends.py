@@ -24,6 +24,7 @@ from tests.ops.scan_cases import (
 
 CASES = {
     "one step": {"length": 1},
+    "one step, no state": {"length": 1, "without": ("initial_state",)},
     "63 steps": {"length": 63, "d_state": 16},
     "100 steps": {"length": 100, "d_state": 16, "batch": 1},
     "4097 steps": {"length": 4097, "batch": 1, "d_inner": 3},

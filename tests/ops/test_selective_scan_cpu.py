@@ -5,6 +5,9 @@ That it computes what the reference does is in test_selective_scan_backends.
 
 import functools
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -349,6 +352,27 @@ class TestCompiling:
                 run(scan, in_dtype(case(**kinds), dtype))
         for kernel in (cpu_kernels.scan_blocks, cpu_kernels.walk_blocks):
             assert len(kernel.signatures) == 2
+
+    def test_the_next_process_need_not(self, tmp_path):
+        program = """
+import torch
+from mambaviz.ops.selective_scan import cpu_kernels, selective_scan
+x, A, B = torch.randn(1, 9, 4), -torch.rand(4, 2), torch.randn(1, 9, 2)
+selective_scan(x, x.exp(), A, B, B, backend="cpu")
+stats = cpu_kernels.scan_blocks.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+        hits_and_misses = [
+            subprocess.run(
+                [sys.executable, "-c", program],
+                env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()
+            for _ in range(2)
+        ]
+        assert hits_and_misses == [["0", "1"], ["1", "0"]]
 
     def test_without_a_place_to_keep_it(self, monkeypatch):
         """Numba refuses to cache then; compiled it must be all the same."""

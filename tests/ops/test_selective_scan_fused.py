@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+pytest.importorskip("triton")
+
 from mambaviz.ops.selective_scan import (
     selective_scan,
     selective_scan_step,

@@ -29,10 +29,7 @@ def check_scan(
             f"x must have shape (batch, length, d_inner); got {_shape(x)}"
         )
     batch, length, d_inner = x.shape
-    if length == 0:
-        raise ValueError(
-            f"a scan needs a length of at least 1; got x of shape {_shape(x)}"
-        )
+    _check_not_empty(x, "batch, length and d_inner")
     _check_system(A, d_inner)
     state = (batch, d_inner, A.shape[1])
     for name, tensor, shape in (
@@ -89,6 +86,7 @@ def check_step(
             f"x must have shape (batch, d_inner); got {_shape(x)}"
         )
     batch, d_inner = x.shape
+    _check_not_empty(x, "batch and d_inner")
     _check_system(A, d_inner)
     for name, tensor, shape in (
         ("state", state, (batch, d_inner, A.shape[1])),
@@ -120,6 +118,13 @@ def check_step(
         z=z,
         delta_bias=delta_bias,
     )
+
+
+def _check_not_empty(x: Tensor, axes: str) -> None:
+    if x.numel() == 0:
+        raise ValueError(
+            f"{axes} must be at least 1; got x of shape {_shape(x)}"
+        )
 
 
 def _check_system(A: Tensor, d_inner: int) -> None:

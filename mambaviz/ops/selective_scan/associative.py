@@ -61,11 +61,13 @@ def selective_scan_associative(
     if reset is not None:
         A_bar = torch.where(reset[..., None, None], 0, A_bar)
     inputs = (step * x)[..., None] * B  # batch length d_inner d_state
-    if initial_state is not None:
-        first = (A_bar[:, 0], inputs[:, 0])
-        h_0 = (torch.ones_like(A_bar[:, 0]), initial_state.to(state_dtype))
-        _, seen = _combine_unless_reset(h_0, first)
-        inputs = torch.cat([seen[:, None], inputs[:, 1:]], 1)
+    first = A_bar[:, 0], inputs[:, 0]
+    if initial_state is None:
+        h_0 = torch.zeros_like(inputs[:, 0])
+    else:
+        h_0 = initial_state.to(state_dtype)
+    _, seen = _combine_unless_reset((torch.ones_like(h_0), h_0), first)
+    inputs = torch.cat([seen[:, None], inputs[:, 1:]], 1)
     operator = combine if reset is None else _combine_unless_reset
     _, h = prefix_scan(A_bar, inputs, dim=1, operator=operator)
 

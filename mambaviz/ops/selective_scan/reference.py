@@ -88,9 +88,9 @@ def selective_scan_reference(
 
 def accumulation_dtype(x: Tensor, delta: Tensor, A: Tensor) -> torch.dtype:
     """What the scan computes in: float64 if one of these is, else float32."""
-    double = torch.float64
-    given = (x.dtype, delta.dtype, A.dtype.to_real())
-    return double if double in given else torch.float32
+    wide = torch.float64, torch.complex128
+    double = any(t.dtype in wide for t in (x, delta, A))
+    return torch.float64 if double else torch.float32
 
 
 def discrete_step(
