@@ -25,6 +25,7 @@ from mambaviz.book import (
     progress,
     reference,
     site,
+    sources,
     strict,
     wheel,
 )
@@ -49,6 +50,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     equations.setup(app)
     assets.setup(app)
     site.setup(app)
+    sources.setup(app)
     notebooks.setup_notebooks(app)
     reference.setup(app)
     generated.setup(app)

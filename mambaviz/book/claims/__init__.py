@@ -294,14 +294,14 @@ def _entry(claim: Claim, places: Mapping[str, str]) -> str:
 
 def _number(number: Published) -> str:
     if number.source == OURS:
-        source = "first computed here"
+        source = "our own figure"
     else:
         work, place = _WORKS_AND_PLACE.fullmatch(number.source).groups()
         source = f"{{cite}}`{work}`" + (f", {place}" if place else "")
     said = f"- {number.number}: {number.of}; {source}"
     if number.computed:
-        return f"{said}, and recomputed as `{number.computed}`"
-    return f"{said}, not recomputed"
+        return f"{said}, and computed here as `{number.computed}`"
+    return f"{said}, not computed here"
 
 
 def _and(words: Iterable[str]) -> str:
