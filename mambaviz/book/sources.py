@@ -9,6 +9,7 @@ inside the fold of a cell that is folded itself, else in a box of its own.
 import ast
 import importlib
 import inspect
+import textwrap
 from collections.abc import Iterator
 
 from docutils import nodes
@@ -37,18 +38,16 @@ def show_sources(app: Sphinx, doctree: nodes.document) -> None:
         code = cell.children[0]
         if code.get("nb_element") != "cell_code_source":
             continue
-        blocks = []
-        for found in called(code.astext(), names):
-            if found not in shown:
-                shown.add(found)
-                blocks.append(found)
-        if not blocks:
+        new = [f for f in called(code.astext(), names) if f not in shown]
+        whole = [f for f in with_helpers(new) if f not in shown]
+        if not new:
             continue
+        shown.update(whole)
+        block = _source(whole)
         if cell.get("hide_mode"):
-            code += [_source(found) for found in blocks]
+            code += block
         else:
-            at = cell.parent.index(cell) + 1
-            cell.parent[at:at] = [_box(found) for found in blocks]
+            cell.parent.insert(cell.parent.index(cell) + 1, _box(new, block))
 
 
 def called(code: str, names: dict[str, object]) -> Iterator[object]:
@@ -80,10 +79,27 @@ def called(code: str, names: dict[str, object]) -> Iterator[object]:
             found = getattr(names.get(node.value.id), node.attr, None)
         else:
             continue
-        is_code = inspect.isfunction(found) or inspect.isclass(found)
-        if is_code and _is_of_room(found.__module__) and found not in seen:
+        if _is_code(found) and found not in seen:
             seen.append(found)
             yield found
+
+
+def with_helpers(found: list[object]) -> list[object]:
+    """The same, and the private functions and classes that they need.
+
+    Args:
+        found: functions and classes; each helper follows all of them.
+    """
+    whole = list(found)
+    for thing in whole:  # grows meanwhile
+        module = vars(inspect.getmodule(thing))
+        for node in ast.walk(ast.parse(textwrap.dedent(_code(thing)))):
+            if not isinstance(node, ast.Name) or node.id[0] != "_":
+                continue
+            helper = module.get(node.id)
+            if _is_code(helper) and helper not in whole:
+                whole.append(helper)
+    return whole
 
 
 def _is_of_room(module: str | None) -> bool:
@@ -103,12 +119,24 @@ def _without_magics(code: str) -> str:
     )
 
 
-def _source(found: object) -> nodes.literal_block:
-    code = inspect.getsource(found).rstrip()
+def _is_code(found: object) -> bool:
+    defined = inspect.isfunction(found) or inspect.isclass(found)
+    return defined and _is_of_room(found.__module__)
+
+
+def _code(found: object) -> str:
+    return inspect.getsource(found).rstrip()
+
+
+def _source(found: list[object]) -> nodes.literal_block:
+    code = "\n\n\n".join(map(_code, found))
     return nodes.literal_block(code, code, language="python")
 
 
-def _box(found: object) -> nodes.admonition:
+def _box(found: list[object], block: nodes.literal_block) -> nodes.admonition:
     title = nodes.title("", "", nodes.Text("The code of "))
-    title += nodes.literal("", found.__name__)
-    return nodes.admonition("", title, _source(found), classes=["dropdown"])
+    for i, thing in enumerate(found):
+        if i:
+            title += nodes.Text(" and " if i == len(found) - 1 else ", ")
+        title += nodes.literal("", thing.__name__)
+    return nodes.admonition("", title, block, classes=["dropdown"])

@@ -216,6 +216,6 @@ def test_the_appendix_follows_the_chapters(tmp_path):
     assert "[its section](#here)" in page
     assert "S003" not in page
     assert (
-        "- 2: one and one; {cite}`gu2023`, sec. 1, and computed here as `1 + 1`"
-        in page
+        "- 2: one and one; {cite}`gu2023`, sec. 1, "
+        "and computed here as `1 + 1`" in page
     )

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from mambaviz.book.sources import called
+from mambaviz.book.sources import called, with_helpers
 from mambaviz.figures import hippo, timing
 from tests.book.conftest import NOTEBOOK, Book, cell
 
@@ -25,6 +25,12 @@ def test_what_a_cell_calls():
     code = "a = Measured\nplate(figures.draw_matrices, figures.draw_matrices)"
     assert [*called(code, names)] == [timing.Measured, hippo.draw_matrices]
     assert [*called("torch.zeros(figures.WIDTH, plate)", names)] == []
+
+
+def test_what_is_called_brings_its_helpers():
+    whole = with_helpers([hippo.draw_matrices])
+    assert whole[0] is hippo.draw_matrices
+    assert hippo._squares in whole
 
 
 def text_of(page):
@@ -53,7 +59,7 @@ def test_a_page_shows_it_once_folded(tmp_path):
     book.build_well()
     page = book.page("chapters/page.html")
     text = text_of(page)
-    for function in (hippo.by_eighths, hippo.draw_matrices):
+    for function in (hippo.by_eighths, hippo._squares):
         assert text.count(inspect.getsource(function).rstrip()) == 1
     assert text.count("The code of by_eighths") == 1
     assert "The code of draw_matrices" not in text
