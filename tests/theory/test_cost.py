@@ -616,6 +616,16 @@ class TestRefusals:
             (lambda: scores_with_cache(-1), ValueError, "length .* got -1"),
             (lambda: scores_with_cache(2.0), TypeError, "length .* got 2.0"),
             (lambda: state_updates(True), TypeError, "length .* got True"),
+            (
+                lambda: ssm_state_bytes(2, 768, d_state=-16),
+                ValueError,
+                "d_state must be at least 1; got -16",
+            ),
+            (
+                lambda: selective_scan_flops(1, 2, 3, 2.5),
+                TypeError,
+                "d_state must be a whole number, an int; got 2.5",
+            ),
             (lambda: fft_flops(12), ValueError, "power of two; got 12"),
             (
                 lambda: kv_cache_bytes(1, 1, 10, 3),

@@ -432,7 +432,15 @@ PAIR = torch.ones(1, dtype=torch.complex128)
         ),
         (
             lambda: dplr_kernel(-PAIR, PAIR[None], PAIR, PAIR, -0.1, 3),
-            "delta must be positive; got -0.1",
+            "delta must be positive and finite; got -0.1",
+        ),
+        (
+            lambda: dplr_discretize(-PAIR, PAIR[None], PAIR, math.nan),
+            "delta must be positive and finite; got nan",
+        ),
+        (
+            lambda: s4d_kernel(-PAIR, PAIR, PAIR, math.inf, 3),
+            "delta must be positive and finite; got inf",
         ),
         (
             lambda: s4d_kernel(-PAIR, PAIR, PAIR, 0.1, 0),
@@ -446,6 +454,36 @@ PAIR = torch.ones(1, dtype=torch.complex128)
 )
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.usefixtures("outside_tests")
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        *(
+            (lambda build=build: build(4.0), "d_state .*whole.* got 4.0")
+            for build in (
+                dplr_legs,
+                dplr_legt,
+                s4d_lin,
+                s4d_inv,
+                s4d_legs,
+                s4d_real,
+            )
+        ),
+        (
+            lambda: s4d_kernel(-PAIR, PAIR, PAIR, 0.1, 2.5),
+            "length .*whole.* got 2.5",
+        ),
+        (
+            lambda: dplr_kernel(-PAIR, PAIR[None], PAIR, PAIR, 0.1, 2.5),
+            "length .*whole.* got 2.5",
+        ),
+    ],
+)
+def test_sizes_are_whole(call, words):
+    with pytest.raises(TypeError, match=words):
         call()
 
 

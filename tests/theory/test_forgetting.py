@@ -1,5 +1,7 @@
 """What a recurrent state loses, against NumPy, autograd and closed forms."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -76,3 +78,14 @@ def test_a_ridge_solves_what_has_no_single_answer():
     found = linear_probe(states, states[:, :1])
     # Of all solutions the shortest: each column gives one half.
     assert torch.allclose(found, torch.full_like(found, 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("ridge", [-1e-9, math.nan])
+def test_a_ridge_that_is_none(ridge):
+    with pytest.raises(ValueError, match=f"ridge .* got {ridge}"):
+        linear_probe(torch.eye(2), torch.eye(2), ridge)
+
+
+def test_states_that_never_move_say_nothing():
+    with pytest.raises(torch.linalg.LinAlgError):
+        linear_probe(torch.zeros(3, 2), torch.ones(3, 1))

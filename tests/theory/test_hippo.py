@@ -576,6 +576,28 @@ class TestRefusals:
         ("call", "words"),
         [
             (lambda: hippo_legs(0), "d_state must be at least 1; got 0"),
+            (lambda: hippo_legt(-2), "d_state must be at least 1; got -2"),
+            (
+                lambda: project_held(torch.ones(2), 0, "uniform", 2.0),
+                "d_state must be at least 1; got 0",
+            ),
+            (
+                lambda: scaled_legs_states(torch.ones(2), 0),
+                "d_state must be at least 1; got 0",
+            ),
+            (
+                lambda: legs_eigenvectors(401),
+                "d_state must be at most 400.* overflows; got 401",
+            ),
+            (
+                lambda: legs_eigenvector_condition(500),
+                "d_state must be at most 400.* overflows; got 500",
+            ),
+            (
+                lambda: power_norms(torch.eye(2), -1),
+                "n_powers must be at least 0; got -1",
+            ),
+            (lambda: hold_ages(0), "length must be at least 1; got 0"),
             (lambda: hippo_legs(3, sign=2), "sign must be -1 or 1; got 2"),
             (lambda: hippo_legt(3, 0.0), "window must be positive.*got 0.0"),
             (lambda: lmu(3, math.nan), "window must be positive.*got nan"),
@@ -593,7 +615,7 @@ class TestRefusals:
             ),
             (
                 lambda: measure_density("uniform", -torch.ones(1), 1.0),
-                "ages must not be negative; got -1",
+                "ages must be at least 0; got -1",
             ),
             (
                 lambda: project_held(torch.ones(2), 2, "uniform", -1.0),
@@ -620,3 +642,34 @@ class TestRefusals:
     def test_says_what_would_be_right(self, call, words):
         with pytest.raises(ValueError, match=words):
             call()
+
+    @pytest.mark.parametrize("build", [hippo_legs, hippo_legt, lmu])
+    def test_a_size_or_dtype_that_would_be_cut_off(self, build):
+        with pytest.raises(TypeError, match="whole number.* got 2.5"):
+            build(2.5)
+        with pytest.raises(
+            TypeError, match="floating-point.* got torch.int32"
+        ):
+            build(3, dtype=torch.int32)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda n: legs_eigenvectors(n),
+            lambda n: legendre_basis(n, torch.ones(2)),
+            lambda n: legs_transition(n, torch.ones(2)),
+            lambda n: project_held(torch.ones(2), n, "uniform", 2.0),
+            lambda n: project_signal(torch.cos, 1.0, n, "uniform", 1.0),
+            lambda n: scaled_legs_states(torch.ones(2), n),
+        ],
+    )
+    def test_a_fraction_of_a_state(self, call):
+        with pytest.raises(TypeError, match="d_state .*whole.* got 2.5"):
+            call(2.5)
+
+
+def test_the_largest_eigenbasis_is_finite():
+    V, V_inverse = legs_eigenvectors(400)
+    assert torch.isfinite(V).all()
+    assert torch.isfinite(V_inverse).all()
+    assert math.isfinite(legs_eigenvector_condition(400))

@@ -142,7 +142,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("call", "words"),
         [
-            (lambda: mass_spring(0.0, 1.0), "mass must be positive; got 0.0"),
+            (lambda: mass_spring(0.0, 1.0), "mass must be positive.* got 0.0"),
+            (
+                lambda: mass_spring(1.0, -2.0),
+                "stiffness must be at least 0 and finite; got -2.0",
+            ),
+            (
+                lambda: mass_spring(1.0, 1.0, math.nan),
+                "damping must be at least 0 and finite; got nan",
+            ),
             (lambda: critical_damping(1.0, -1.0), "stiffness .* got -1.0"),
             (lambda: body_in_space(-2.0), "mass .* got -2.0"),
             (

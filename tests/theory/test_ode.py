@@ -151,6 +151,12 @@ class TestRefusals:
         with pytest.raises(ValueError, match="times must increase; got"):
             solve_ode(lambda t, h: -h, torch.ones(1).double(), times)
 
+    def test_no_time(self):
+        with pytest.raises(ValueError, match="at least one time; got none"):
+            solve_ode(
+                lambda t, h: -h, torch.ones(1).double(), torch.ones(0).double()
+            )
+
     @pytest.mark.parametrize(
         "slope",
         [

@@ -251,7 +251,7 @@ class TestPieces:
     [
         (
             lambda: random_transition(0, 0.9, seeded(0)),
-            "d_state must be positive.*got 0",
+            "d_state must be at least 1; got 0",
         ),
         (
             lambda: random_transition(2, -0.9, seeded(0)),
@@ -263,14 +263,53 @@ class TestPieces:
         ),
         (
             lambda: decoder_error(torch.ones(1, 2), torch.eye(2), 0.0),
-            "precision must be at least 1e-12; got 0.0",
+            "precision must be at least 1e-12 and finite; got 0.0",
         ),
         (
             lambda: error_by_age(torch.ones(3), torch.ones(3)),
             "n_bins = 5 inputs; got 3",
         ),
+        (
+            lambda: error_by_age(torch.ones(3), torch.ones(3), 0),
+            "n_bins must be at least 1; got 0",
+        ),
+        (
+            lambda: state_kernels(torch.ones(2), torch.ones(2), 0),
+            "length must be at least 1; got 0",
+        ),
+        (
+            lambda: smooth_covariance(-3, 2.0),
+            "length must be at least 1; got -3",
+        ),
+        (
+            lambda: smooth_signals(0, 3, 2.0, seeded(0)),
+            "n_signals must be at least 1; got 0",
+        ),
     ],
 )
 def test_refusals(call, words):
     with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.usefixtures("outside_tests")
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: random_transition(2.5, 0.9, seeded(0)),
+            "d_state .*whole.* got 2.5",
+        ),
+        (
+            lambda: random_transition(2, 0.9, seeded(0), torch.int32),
+            "floating-point.* got torch.int32",
+        ),
+        (
+            lambda: smooth_covariance(3, 2.0, torch.int64),
+            "floating-point.* got torch.int64",
+        ),
+    ],
+)
+def test_sizes_are_whole_and_numbers_have_fractions(call, words):
+    with pytest.raises(TypeError, match=words):
         call()

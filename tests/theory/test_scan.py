@@ -404,6 +404,7 @@ class TestRefusals:
             (lambda: blelloch_schedule(-1), "length .* got -1"),
             (lambda: hillis_steele_schedule(0), "length .* got 0"),
             (lambda: chunked_schedule(4, 0), "chunk .* got 0"),
+            (lambda: chunked_schedule(4, -2), "chunk .* got -2"),
         ],
     )
     def test_schedules(self, call, words):
