@@ -68,9 +68,10 @@ from mambaviz.ops.selective_scan import selective_scan
 
 def layer(arguments, leaves):
     # What stands around a scan in a model is compiled with it.
-    given = dict(zip(TENSORS, leaves)) | {{"x": torch.tanh(leaves[0])}}
+    given = {{**arguments, **dict(zip(TENSORS, leaves))}}
+    given["x"] = torch.tanh(leaves[0])
     y, h = selective_scan(
-        **(arguments | given), return_last_state=True, backend={backend!r}
+        **given, return_last_state=True, backend={backend!r}
     )
     return y.square().sum() + h.sum()
 

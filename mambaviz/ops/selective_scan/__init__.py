@@ -33,6 +33,7 @@ from torch import Tensor
 from mambaviz.ops.selective_scan.arguments import check_scan, check_step
 from mambaviz.ops.selective_scan.operator import (
     as_operator,
+    constant_to_the_compiler,
     differentiable,
     without_autocast,
 )
@@ -214,17 +215,7 @@ _missing: dict[str, str] = {}
 _noticed: set[str] = set()
 
 
-def _constant_to_the_compiler(function: Callable) -> Callable:
-    """``torch.compile`` calls it once and does not look into its imports.
-
-    As ``torch.compiler.assume_constant_result`` does, which would import the
-    whole compiler, and Triton with it.
-    """
-    function._dynamo_marked_constant = True
-    return function
-
-
-@_constant_to_the_compiler
+@constant_to_the_compiler
 def unavailable(backend: str) -> str | None:
     """Why a backend cannot run on this machine; None if it can.
 
@@ -284,7 +275,7 @@ def _those_that_can(tensors: tuple[Tensor | None, ...]) -> str:
     )
 
 
-@_constant_to_the_compiler
+@constant_to_the_compiler
 def _fastest(is_cuda: bool) -> str:
     """The backend that "auto" prefers; a notice, once, if it is missing."""
     unavailable("chunked")  # loads it

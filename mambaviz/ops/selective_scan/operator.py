@@ -201,10 +201,24 @@ def _without_autocast(function: Callable) -> Callable:
 def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
     """Where the tensor's device has none, or none any more."""
     device = tensor.device.type
-    available = torch.amp.is_autocast_available(device)
-    if available and torch.is_autocast_enabled(device):
+    if _has_autocast(device) and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return contextlib.nullcontext()
+
+
+def constant_to_the_compiler(function: Callable) -> Callable:
+    """``torch.compile`` calls it once and does not look into its imports.
+
+    As ``torch.compiler.assume_constant_result`` does, which would import the
+    whole compiler, and Triton with it.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@constant_to_the_compiler
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
 
 
 def _dense_gradients(function: Callable) -> Callable:
