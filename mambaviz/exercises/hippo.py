@@ -30,7 +30,7 @@ _AFTER = torch.matrix_exp(hippo_legs(8)[0])
 EIGENVALUES = Exercise(
     name="hippo/eigenvalues",
     question=(
-        "LegS with 8 numbers has the eigenvalues -1 to -8, and listens to "
+        "LegS with 8 numbers has the eigenvalues −1 to −8, and listens to "
         "silence: h' = A h. States of length 1 are left alone from the time "
         "0 on. How long can one still be at the time 1, if it began in the "
         "direction that fades most slowly? Try it, with `hippo_legs` and "
@@ -150,7 +150,7 @@ ONLINE = Exercise(
             _forward_euler,
             "That is forward Euler. Its states grow huge before they "
             "settle. In backward Euler the slope is that of the new state: "
-            "solve (I - A / t) h = h_before + B x / t.",
+            "solve (I − A / t) h = h_before + B x / t.",
         ),
         Mistake(
             _undivided_input,
@@ -158,7 +158,7 @@ ONLINE = Exercise(
         ),
     ],
     nudge=(
-        "With t = k + 1, each step solves (I - A / t) h = h_before + B x / t; "
+        "With t = k + 1, each step solves (I − A / t) h = h_before + B x / t; "
         "`torch.linalg.solve` does it."
     ),
 )
@@ -198,8 +198,8 @@ WINDOW = Exercise(
     name="hippo/window",
     question=(
         "Build the window of the Legendre Memory Unit. Write "
-        "`window_system(d_state, window)` with A_nk = (2n+1)/θ times -1 "
-        "if n < k and (-1)^(n-k+1) if n >= k, and B_n = (2n+1)/θ (-1)^n, "
+        "`window_system(d_state, window)` with A_nk = (2n+1)/θ times −1 "
+        "if n < k and (−1)^(n−k+1) if n ≥ k, and B_n = (2n+1)/θ (−1)^n, "
         "where θ is `window`. Return A and B side by side: shape "
         "(d_state, d_state + 1), B in the last column, float64."
     ),
@@ -223,7 +223,7 @@ WINDOW = Exercise(
         ),
         Mistake(
             _one_side,
-            "Above the diagonal, n < k, every sign is -1. Signs that "
+            "Above the diagonal, n < k, every sign is −1. Signs that "
             "alternate there too make a matrix of rank 1: it cannot slide a "
             "window.",
         ),
@@ -259,8 +259,8 @@ FORGETS = Exercise(
         "and time-invariant LegS with a time constant of 100 steps. What "
         "share of each fit's whole weight lies on ages above 200 steps? "
         "Before the first step there was silence, which counts as input "
-        "too. Give a list of three numbers in that order, within 0.5 % of "
-        "the largest."
+        "too. Give three numbers in that order, as a list or a tensor, "
+        "within 0.5 % of the largest."
     ),
     solution=solve_forgets(),
     judge=Array((3,), rtol=0.005),
@@ -288,7 +288,7 @@ FORGETS = Exercise(
         ),
         Mistake(
             [0.5, 0.0, math.exp(-0.5)],
-            "The last one is e^(-age / time constant) at the age of 200: "
+            "The last one is e^(−age / time constant) at the age of 200: "
             "you have divided the other way round.",
         ),
         Mistake(
@@ -299,7 +299,7 @@ FORGETS = Exercise(
     ],
     nudge=(
         "The weights of an age a are 1/t up to t; 1/θ up to θ; and "
-        "e^(-a/τ)/τ. Each has a whole of 1. Integrate from 200 on."
+        "e^(−a/τ)/τ. Each has a whole of 1. Integrate from 200 on."
     ),
 )
 
@@ -400,7 +400,7 @@ PAIRS = Exercise(
         Mistake(
             _by_euler,
             "Your `B_bar` is Δ B, Euler's rule. By zero-order hold it is "
-            "(e^(Δ Lambda) - 1) / Lambda.",
+            "(e^(Δ Lambda) − 1) / Lambda.",
         ),
         Mistake(
             _one_late,
@@ -409,7 +409,7 @@ PAIRS = Exercise(
         ),
     ],
     nudge=(
-        "`A_bar` = e^(Δ Lambda), `B_bar` = (`A_bar` - 1) / Lambda; the kernel "
+        "`A_bar` = e^(Δ Lambda), `B_bar` = (`A_bar` − 1) / Lambda; the kernel "
         "at lag l is twice the real part of the sum of C `B_bar` `A_bar`^l."
     ),
 )

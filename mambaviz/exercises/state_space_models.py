@@ -30,8 +30,8 @@ CRITICAL_DAMPING = Exercise(
     name="ssm/critical-damping",
     question=(
         f"A mass of {_MASS:g} kg is held by a spring of {_STIFFNESS:g} N/m. "
-        "Its state is (position, velocity), and A = [[0, 1], "
-        f"[{-_STIFFNESS / _MASS:g}, a]]. Choose a so that the mass, let go, "
+        "Its state is (position, velocity), and `A = [[0, 1], "
+        f"[{-_STIFFNESS / _MASS:g}, a]]`. Choose a so that the mass, let go, "
         "returns as fast as it can without swinging over. Within 1 %."
     ),
     solution=_CRITICAL,
@@ -60,11 +60,11 @@ CRITICAL_DAMPING = Exercise(
         Mistake(
             -_STIFFNESS / _MASS,
             "That is the other entry of the row, the spring's. At the "
-            "right a the polynomial s² - a s + 9 has a double root.",
+            "right a the polynomial s² − a s + 9 has a double root.",
         ),
     ],
     nudge=(
-        "The eigenvalues solve s² - a s + 9 = 0. Below the right damping "
+        "The eigenvalues solve s² − a s + 9 = 0. Below the right damping "
         "they are complex, above it they are two: at it they meet."
     ),
 )
@@ -92,7 +92,7 @@ def solve_redundant_state() -> str:
 REDUNDANT_STATE = Exercise(
     name="ssm/redundant-state",
     question=(
-        "A = [[-1, 0, 0], [0.5, -2, 0], [0, 1, -3]], B = (1, 0, 2), "
+        "`A = [[-1, 0, 0], [0.5, -2, 0], [0, 1, -3]]`, B = (1, 0, 2), "
         'C = (1, 1, 0), D = 0. One of the three states, "h_1", "h_2" or '
         '"h_3", can be left out, and no output changes, whatever the input. '
         "Which?"
@@ -161,7 +161,7 @@ ISOLATE_D = Exercise(
         ),
         Mistake(
             lambda read: read(1.0) - read(-1.0),
-            "C h has fallen out. But from -1 to 1 the input has changed by 2.",
+            "C h has fallen out. But from −1 to 1 the input has changed by 2.",
         ),
     ],
     nudge="Read twice, at the same state. What changes is D times the input.",
@@ -194,7 +194,7 @@ def _mistaken_rates() -> dict[str, Tensor]:
 PREDICT_RATE = Exercise(
     name="ssm/predict-rate",
     question=(
-        "A = [[0, 1], [-4, -1]], B = (0, 2), the state is h = (0.5, 1) and "
+        "`A = [[0, 1], [-4, -1]]`, B = (0, 2), the state is h = (0.5, 1) and "
         "the input x = 1.2. How fast does each number of the state change "
         "at this moment? Predict h' by hand, then see."
     ),

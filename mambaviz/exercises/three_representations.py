@@ -43,7 +43,7 @@ NO_WRAP = Exercise(
     question=(
         "A long text comes in pieces. Write `convolve(K_bar, before, x)`: "
         "the outputs of the causal convolution for the piece x, as long as "
-        "x. `before` holds the len(`K_bar`) - 1 inputs just before the "
+        "x. `before` holds the len(`K_bar`) − 1 inputs just before the "
         "piece; all are real float64 tensors with one axis. No zeros are "
         "needed: on a circle of len(before) + len(x) places, which outputs "
         "does the end come round to? Try it with "
@@ -83,7 +83,7 @@ NO_WRAP = Exercise(
     ],
     nudge=(
         "Put before and x in a row and convolve them on a circle of that "
-        "length. The kernel reaches len(`K_bar`) - 1 places past the end, so "
+        "length. The kernel reaches len(`K_bar`) − 1 places past the end, so "
         "as many outputs at the start are spoiled. You do not need them."
     ),
 )
@@ -178,7 +178,7 @@ CAUSALITY = Exercise(
         "Write `is_causal(system)`. The system is a function from 8 numbers, "
         "a float64 tensor, to 8 numbers, and need not be linear. Return True "
         "if no output changes with a later input, else False; differences "
-        "below 1e-9 are rounding."
+        "below 10⁻⁹ are rounding."
     ),
     solution=solve_causality,
     judge=Function("is_causal(system)", _SYSTEMS, lambda system: ()),
@@ -339,8 +339,8 @@ _LEFT = solve_carried_state()
 CARRIED_STATE = Exercise(
     name="three/carried-state",
     question=(
-        f"A state is 1 after the last token of a prompt, and Δ A = "
-        f"{_DELTA_A:g}. The prompt was filled up with {_PADS} pads at the "
+        "A state is 1 after the last token of a prompt, and Δ A = "
+        f"−{-_DELTA_A:g}. The prompt was filled up with {_PADS} pads at the "
         "end, whose input is 0. What is the state that generation starts "
         "from, if nobody masks the pads? Within 1 %."
     ),

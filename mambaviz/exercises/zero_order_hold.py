@@ -99,7 +99,7 @@ B_BAR = Exercise(
         Mistake(
             lambda A, B, delta: (torch.exp(delta * A) - 1) / A * B,
             "Where A = 0 the formula is 0 / 0. With w = delta A, what does "
-            "(e^w - 1) / w tend to as w goes to 0? Write `B_bar` as that "
+            "(e^w − 1) / w tend to as w goes to 0? Write `B_bar` as that "
             "quotient times the rest, and give the quotient its limit at 0.",
             judge=_b_bar_on(_ORDINARY + _ZERO),
         ),
@@ -136,7 +136,7 @@ B_BAR = Exercise(
         Mistake(
             _b_bar_with_limit,
             "The values are right, but the derivative at A = 0 is 0, since "
-            "what stands for (e^w - 1) / w there, with w = delta A, is a "
+            "what stands for (e^w − 1) / w there, with w = delta A, is a "
             "constant. Which straight line in w does the quotient follow "
             "near 0?",
         ),
@@ -161,9 +161,9 @@ B_BAR = Exercise(
                 A == 0, delta * B, (torch.exp(delta * A) - 1) / A * B
             ),
             "Right at A = 0 and far from it, but not in between. With w = "
-            "delta A, e^w - 1 subtracts two nearly equal numbers and loses "
+            "delta A, e^w − 1 subtracts two nearly equal numbers and loses "
             "digits where w is small, and Euler's delta B is no more than "
-            "close there. `torch.expm1` computes e^w - 1 without the "
+            "close there. `torch.expm1` computes e^w − 1 without the "
             "subtraction.",
             judge=_b_bar_on(_ORDINARY + _ZERO),
         ),
@@ -188,7 +188,7 @@ _DELTA = solve_half_life()
 HALF_LIFE = Exercise(
     name="zoh/half-life",
     question=(
-        "A state has A = -1 and no input. For which step Δ is half of it "
+        "A state has A = −1 and no input. For which step Δ is half of it "
         "left after 50 steps? Give Δ within 1 %."
     ),
     solution=_DELTA,
@@ -243,7 +243,7 @@ _LIMIT = solve_euler_limit()
 EULER_LIMIT = Exercise(
     name="zoh/euler-limit",
     question=(
-        "Euler follows a state with A = -16 and no input. What is the "
+        "Euler follows a state with A = −16 and no input. What is the "
         "largest step Δ with which the state never grows? Give Δ within "
         "0.1 %."
     ),
@@ -274,7 +274,7 @@ EULER_LIMIT = Exercise(
             "The size is right, but a step is positive.",
         ),
     ],
-    nudge="The state stays bounded while -1 <= 1 + Δ A <= 1.",
+    nudge="The state stays bounded while −1 <= 1 + Δ A <= 1.",
 )
 
 
@@ -374,7 +374,7 @@ RATIO = Exercise(
         Mistake(
             3.0,
             "For a large u the factor is almost u itself, but here that is "
-            "too coarse: e^-3 is about 0.05. Divide u by 1 - e^-u, and ask "
+            "too coarse: e^−3 is about 0.05. Divide u by 1 − e^−u, and ask "
             "for 3 again.",
         ),
         Mistake(
@@ -392,29 +392,29 @@ RATIO = Exercise(
         ),
         Mistake(
             -math.expm1(-_RATIO),
-            "That is 1 - e^-u at the u that we look for, the share of the "
+            "That is 1 − e^−u at the u that we look for, the share of the "
             "way to its limit that the state covers in one hold. Multiply it "
             "by the factor.",
         ),
         Mistake(
             _solve_ratio_of_growth(),
-            "This u solves (e^u - 1) / u = 3, which belongs to a growing "
-            "state. In (e^w - 1) / w, w = Δ A = -u is negative. And which "
+            "This u solves (e^u − 1) / u = 3, which belongs to a growing "
+            "state. In (e^w − 1) / w, w = Δ A = −u is negative. And which "
             "of the two weights is the larger one?",
         ),
         Mistake(
             math.log(3 / 2),
-            "With this u, 1 - e^-u is 1/3. But Δ B depends on u as well: "
-            "what is to be 1/3 is (1 - e^-u) / u.",
+            "With this u, 1 − e^−u is 1/3. But Δ B depends on u as well: "
+            "what is to be 1/3 is (1 − e^−u) / u.",
         ),
         Mistake(
             math.log(3),
-            "With this u, e^-u is 1/3: a third of an old state is left after "
+            "With this u, e^−u is 1/3: a third of an old state is left after "
             "one step. The question is about what is written in that step.",
         ),
     ],
     nudge=(
-        "`B_bar` = (1 - e^-u) B / |A|, and Δ B = u B / |A|. Their quotient "
+        "`B_bar` = (1 − e^−u) B / |A|, and Δ B = u B / |A|. Their quotient "
         "is to be 3: set it so, and find u by trying or by iterating."
     ),
 )
@@ -439,7 +439,7 @@ _A_BAR_OF = {
 WHICH_RULE = Exercise(
     name="zoh/which-rule",
     question=(
-        "A decaying real state has Δ A = -6. Which rule gives `A_bar` = -0.5?"
+        "A decaying real state has Δ A = −6. Which rule gives `A_bar` = −0.5?"
     ),
     solution=solve_which_rule(),
     judge=Text(tuple(DISCRETIZATION_RULES)),
@@ -447,12 +447,12 @@ WHICH_RULE = Exercise(
         Mistake(
             "euler",
             "A negative `A_bar` is possible with Euler, but 1 + Δ A is "
-            f"{_A_BAR_OF['euler']:g} here: the state changes its sign and "
+            f"−{-_A_BAR_OF['euler']:g} here: the state changes its sign and "
             "grows.",
         ),
         Mistake(
             "backward_euler",
-            "1 / (1 - Δ A) is positive for every decaying state, here "
+            "1 / (1 − Δ A) is positive for every decaying state, here "
             f"{_A_BAR_OF['backward_euler']:.3f}. Backward Euler does not "
             "change the sign of a state.",
         ),
@@ -470,7 +470,7 @@ WHICH_RULE = Exercise(
         ),
     ],
     nudge=(
-        "Put Δ A = -6 into the `A_bar` of each rule. Which can be negative?"
+        "Put Δ A = −6 into the `A_bar` of each rule. Which can be negative?"
     ),
 )
 

@@ -5,9 +5,8 @@ in the light colours of the palette, for the width of its axes; see
 :func:`mambaviz.figures.plate.plate`.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 
 from mambaviz import theme
 from mambaviz.figures.plate import blank_axes
+from mambaviz.figures.timing import one_thread
 from mambaviz.models import LSSL, S4, S4D, ChannelMixing
 from mambaviz.models.lti import LTILayer
 from mambaviz.theory.discretize import discretize_dense, discretize_zoh
@@ -62,6 +62,7 @@ TRAINED = {
     "random": ("ink", "x", ":"),
 }
 
+DRAWS = 24  # of a random matrix, to be compared with the others
 TUNES = 4  # how many the task tells apart
 NOISE = 0.5
 
@@ -107,35 +108,47 @@ def random_inputs(
 
 
 def four_kernels(
-    d_state: int = 32, length: int = 400, seed: int = 0
-) -> dict[str, Float[Tensor, "n_real length"]]:
+    d_state: int = 32, length: int = 400, draws: int = DRAWS
+) -> dict[str, list[Float[Tensor, "n_real length"]]]:
     """What four memories of N numbers hold of each past input.
 
-    The step is 2 / length; the random matrix has a spectral radius of 0.98.
+    The step is 2 / length; a random matrix has standard normal numbers,
+    scaled to a spectral radius of 0.98, and its B_bar is standard normal.
 
     Args:
         d_state: N.
         length: how many inputs.
-        seed: of the random matrix.
+        draws: how many random matrices, of the seeds 0, 1, 2, ...
 
     Returns:
-        Kernels by the names of ``FOUR``, newest input first.
+        Kernels by the names of ``FOUR``, newest input first: of each random
+        matrix, and of the three others.
     """
     delta = 2 / length
-    generator = torch.Generator().manual_seed(seed)
     diagonals = {"S4D-Lin": s4d_lin(d_state), "S4D-Real": s4d_real(d_state)}
     systems = {
         name: discretize_zoh(A, torch.ones_like(A), delta)
         for name, A in diagonals.items()
     }
     systems["LegS"] = discretize_dense(*hippo_legs(d_state), delta)
-    systems["random"] = random_transition(d_state, 0.98, generator)
-    return {name: state_kernels(*systems[name], length) for name in FOUR}
+    several = {name: [system] for name, system in systems.items()}
+    several["random"] = [
+        random_transition(d_state, 0.98, torch.Generator().manual_seed(seed))
+        for seed in range(draws)
+    ]
+    return {
+        name: [state_kernels(*system, length) for system in several[name]]
+        for name in FOUR
+    }
 
 
+@one_thread()
 def four_errors(
-    d_state: int = 32, length: int = 400, precision: float = 1e-4
-) -> dict[str, Float[Tensor, " length"]]:
+    d_state: int = 32,
+    length: int = 400,
+    precision: float = 1e-4,
+    draws: int = DRAWS,
+) -> dict[str, Float[Tensor, "n_draws length"]]:
     """The error of the best reader of four memories, newest input first.
 
     The input is Gaussian and smooth over 15 of 400 steps.
@@ -144,20 +157,25 @@ def four_errors(
         d_state: N.
         length: how many inputs.
         precision: relative error of each number of a state.
+        draws: how many random matrices.
 
     Returns:
-        Errors by the names of ``FOUR``.
+        Errors by the names of ``FOUR``: of each random matrix a row, of the
+        three others one row.
     """
     covariance = smooth_covariance(length, 15 * length / 400)
     return {
-        name: decoder_error(kernels, covariance, precision)
-        for name, kernels in four_kernels(d_state, length).items()
+        name: torch.stack(
+            [decoder_error(K, covariance, precision) for K in kernels]
+        )
+        for name, kernels in four_kernels(d_state, length, draws).items()
     }
 
 
-def by_eighths(error: Float[Tensor, " length"]) -> Float[Tensor, " eight"]:
+def by_eighths(error: Float[Tensor, "*n length"]) -> Float[Tensor, "*n eight"]:
     """The rms error in eight parts of the past, newest first."""
-    return error.reshape(8, -1).square().mean(dim=1).sqrt()
+    parts = error.unflatten(-1, (8, -1))
+    return parts.square().mean(dim=-1).sqrt()
 
 
 class TuneTeller(nn.Module):
@@ -262,17 +280,6 @@ def make_layer(kind: str, d_model: int, d_state: int, length: int) -> LTILayer:
     raise ValueError(f"kind must be one of {', '.join(TRAINED)}; got {kind!r}")
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Small operations: threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @one_thread()
 def train_on_tunes(
     kind: str,
@@ -341,7 +348,7 @@ def draw_matrices(
     matrices: Mapping[str, Float[Tensor, "d_state d_state"]],
     ax: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Matrices as squares with their signs, the darker the larger.
+    """Matrices as squares with their signs, the stronger the larger.
 
     Args:
         matrices: by name, one for each of the axes.
@@ -452,7 +459,8 @@ def draw_errors_by_age(
 
 
 def draw_recall(
-    errors: Mapping[str, Float[Tensor, " length"]], ax: Axes | None = None
+    errors: Mapping[str, Float[Tensor, "n_draws length"]],
+    ax: Axes | None = None,
 ) -> Axes:
     """The error of the best reader of four memories, by age.
 
@@ -461,13 +469,23 @@ def draw_recall(
         ax: where to draw; a figure of its own if None.
 
     Returns:
-        The axes; a line's label is the name of its memory.
+        The axes; a line's label is the name of its memory. The line is the
+        mean over the draws, the band goes from the least to the most.
     """
     ax = blank_axes() if ax is None else ax
-    for n, (name, error) in enumerate(errors.items()):
+    for n, (name, by_draw) in enumerate(errors.items()):
         ink, marker, dashes = FOUR[name]
+        if len(by_draw) > 1:
+            ax.fill_between(
+                range(by_draw.shape[-1]),
+                by_draw.amin(dim=0),
+                by_draw.amax(dim=0),
+                color=INK[ink],
+                alpha=0.13,
+                lw=0,
+            )
         ax.plot(
-            error,
+            by_draw.mean(dim=0),
             c=INK[ink],
             ls=dashes,
             marker=marker,
@@ -475,7 +493,7 @@ def draw_recall(
             ms=6,
             label=name,
         )
-    length = len(next(iter(errors.values())))
+    length = next(iter(errors.values())).shape[-1]
     # As in the explorables: now is at the right.
     ax.set(xlim=(length, 0), ylim=(0, 1.45), xlabel="age in steps")
     ax.set_xticks([0, length // 2, length], ["now", length // 2, length])

@@ -5,7 +5,9 @@ in the light colours of the palette, for the width of its axes; see
 :func:`mambaviz.figures.plate.plate`.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +19,13 @@ from torch.nn import functional as F
 
 from mambaviz import theme
 from mambaviz.figures.plate import blank_axes
-from mambaviz.figures.timing import Times, draw_panel_of_times, shortest
+from mambaviz.figures.timing import (
+    Times,
+    draw_panel_of_times,
+    middle,
+    one_thread,
+    shortest,
+)
 from mambaviz.models import LSSL, ChannelMixing
 from mambaviz.theory.discretize import discretize_dense
 from mambaviz.theory.lti import (
@@ -33,11 +41,16 @@ from mambaviz.theory.lti import (
     simulate_scan,
     ssm_kernel,
 )
+from mambaviz.theory.ode import solve_ode
+
+if TYPE_CHECKING:
+    import sympy
 
 INK = {name: pair.light for name, pair in theme.INKS.items()}
 
 # An edge that runs from the top down, as Sobel's filter sees it.
 EDGES = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+SUBSCRIPTS = "₀₁₂₃₄₅"
 ECHO_AFTER = 6  # steps, in the task that the layer is trained on
 
 
@@ -109,6 +122,65 @@ def draw_unrolled(steps: int = 3, ax: np.ndarray | None = None) -> np.ndarray:
     return ax
 
 
+def draw_written_out(
+    outputs: Sequence["sympy.Expr"],
+    inputs: Sequence["sympy.Symbol"],
+    ax: Axes | None = None,
+) -> Axes:
+    """Outputs in letters, a column for each input, a bar for each weight.
+
+    Args:
+        outputs: y_0, y_1, ... as sums over the inputs, multiplied out in the
+            symbols A_bar, B_bar and C.
+        inputs: x_0, x_1, ...
+        ax: where to draw; a figure of its own if None.
+
+    Returns:
+        The axes; each patch is a weight, the stronger the younger its token.
+    """
+    ax = blank_axes() if ax is None else ax
+    steps = len(outputs)
+    for k, y_k in enumerate(outputs):
+        ax.text(-0.62, k, f"y{SUBSCRIPTS[k]}", color=INK["y"], **_CENTRED)
+        ax.text(-0.45, k, "=", **_CENTRED)
+        for j, x_j in enumerate(inputs[: k + 1]):
+            powers = {
+                symbol.name: power
+                for symbol, power in y_k.coeff(x_j).as_powers_dict().items()
+            }
+            age = powers.get("A_bar", 0)
+            ax.add_patch(
+                Rectangle(
+                    (j - 0.3, k + 0.26),
+                    0.4,
+                    0.1,
+                    color=INK["A"],
+                    alpha=round(0.9 * 0.5**age, 3),
+                    lw=0,
+                )
+            )
+            factors = [
+                (letter + ("²³⁴⁵"[power - 2] if power > 1 else ""), name[0])
+                for name, letter in (
+                    ("C", "C"),
+                    ("A_bar", "Ā"),
+                    ("B_bar", "B̄"),
+                )
+                if (power := powers.get(name, 0))
+            ]
+            for n, (letter, ink) in enumerate(factors):
+                place = j - 0.1 + 0.13 * (n - (len(factors) - 1) / 2)
+                ax.text(place, k, letter, color=INK[ink], **_CENTRED)
+            ax.text(
+                j + 0.21, k, f"x{SUBSCRIPTS[j]}", color=INK["x"], **_CENTRED
+            )
+            if j < k:
+                ax.text(j + 0.45, k, "+", **_CENTRED)
+    ax.set(xlim=(-0.75, steps - 0.65), ylim=(steps - 0.5, -0.5))
+    ax.axis("off")
+    return ax
+
+
 def share_of_each_input(
     A_bar: Float[Tensor, ""], B_bar: Float[Tensor, ""], x: Signal
 ) -> Float[Tensor, "length length"]:
@@ -170,7 +242,7 @@ def draw_terms(
 
 
 def square_image(size: int = 9) -> Float[Tensor, "size size"]:
-    """A bright square on a dark ground, ``size`` pixels wide."""
+    """A square of ones among zeros, ``size`` pixels wide."""
     image = torch.zeros(size, size, dtype=torch.float64)
     image[2 : size - 2, 2 : size - 3] = 1.0
     return image
@@ -195,7 +267,7 @@ def draw_image_filter(
     """An image, a filter, and where the filter answers.
 
     Args:
-        image: brightness from 0 to 1.
+        image: from 0 to 1, the stronger the colour the larger.
         weights: of a pixel and its neighbours.
         ax: three axes.
 
@@ -229,7 +301,7 @@ def draw_toeplitz(
     varying: Float[Tensor, "length length"],
     ax: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Two matrices from inputs to outputs, the darker the larger.
+    """Two matrices from inputs to outputs, the stronger the larger.
 
     Args:
         fixed: of a system that treats all steps alike.
@@ -251,39 +323,49 @@ def draw_toeplitz(
     return ax
 
 
+@one_thread()
 def measure_sequence(d_state: int = 16) -> Times:
     """Seconds for a whole sequence, in three ways, on this machine.
 
+    All begin at the same length; each goes as far as it can in time.
+
     Returns:
-        By name, the lengths and the shortest of a few times for each.
+        By name, the lengths and the median of a few times for each.
     """
-    short = [2**n for n in range(9, 14)]
-    long = [2**n for n in range(14, 20)]
     A_bar = torch.linspace(0.5, 0.99, d_state, dtype=torch.float64)
     one = torch.ones(d_state, dtype=torch.float64)
 
     def given(length: int) -> tuple[Tensor, Tensor]:
+        # One more tap makes the circle of the FFT two lengths, a power of 2:
+        # how long it takes hangs on the factors of that number.
         x = torch.ones(length, dtype=torch.float64)
-        return 0.99 ** torch.arange(length, dtype=torch.float64), x
+        return 0.99 ** torch.arange(length + 1, dtype=torch.float64), x
 
-    ways = {
+    ways = {  # up to which power of 2, and how often
         "recurrence": (
-            short,
+            13,
+            3,
             lambda _, x: simulate_recurrence(A_bar, one, one, 0.0, x),
         ),
         # Not `causal_convolution`, which lays out a window for each output.
         "direct": (
-            short,
+            13,
+            5,
             lambda K_bar, x: np.convolve(K_bar.numpy(), x.numpy()),
         ),
-        "FFT": (long, fft_convolution),
+        "FFT": (18, 9, fft_convolution),
     }
-    return {
-        name: (lengths, [shortest(run, given(n)) for n in lengths])
-        for name, (lengths, run) in ways.items()
-    }
+    times = {}
+    for name, (last, repeats, run) in ways.items():
+        lengths = [2**n for n in range(9, last + 1)]
+        times[name] = (
+            lengths,
+            [middle(run, given(n), repeats) for n in lengths],
+        )
+    return times
 
 
+@one_thread()
 def measure_token(d_state: int = 16) -> Times:
     """Seconds for one more output, after so many, on this machine.
 
@@ -334,6 +416,120 @@ def draw_times(
     return ax
 
 
+def count_slopes(A: Matrix, B: Inputs, delta: float) -> int:
+    """How often the ODE solver asks for h' while one input is held.
+
+    Args:
+        A, B: the continuous system; A is a diagonal.
+        delta: how long the input, a 1, is held.
+    """
+    asked = 0
+
+    def slope(_: float, h: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return A * h + B
+
+    hold = torch.tensor([0.0, delta], dtype=torch.float64)
+    solve_ode(slope, torch.zeros_like(B), hold)
+    return asked
+
+
+def draw_three(
+    counts: Mapping[str, int | float], ax: np.ndarray | None = None
+) -> np.ndarray:
+    """The three representations of one system, and what each is good for.
+
+    Args:
+        counts: "d_state" and "length"; operations for a token by the
+            "solver", by a "step" and for the "last output" of a convolution;
+            and "twice", by how much the work of the FFT grows when the length
+            doubles.
+        ax: three axes.
+
+    Returns:
+        The axes; the texts of each are its lines, good ones with a plus.
+    """
+    ax = blank_axes(panels=3) if ax is None else ax
+    words = {
+        "differential equation": (
+            "+ for any sampling, and to reason",
+            f"+ keeps {counts['d_state']} numbers",
+            f"− a token: {counts['solver']:,} operations",
+            "− each token waits",
+        ),
+        "recurrence": (
+            f"+ a token: {counts['step']:,} operations",
+            f"+ keeps {counts['d_state']} numbers",
+            "+ parameters may change",
+            f"− training: {counts['length']:,} steps that wait",
+        ),
+        "convolution": (
+            "+ training: no output waits",
+            f"+ twice as long: {counts['twice']:.1f} × the work",
+            f"− token {counts['length']:,}: {counts['last output']:,}"
+            " operations",
+            "− keeps all inputs",
+            "− parameters must be fixed",
+        ),
+    }
+    x = torch.tensor([1.0, 0.6, 0.9, 0.4], dtype=torch.float64)
+    for panel, (name, lines) in zip(ax, words.items(), strict=True):
+        panel.set_title(name)
+        panel.set(xlim=(0, 4.6), ylim=(-5.4, 4.4))
+        panel.axis("off")
+        for n, line in enumerate(lines):
+            panel.text(0, -1.2 - n, line, va="center")
+    _draw_smoothly(ax[0], x)
+    _draw_stepwise(ax[1], x)
+    _draw_summed(ax[2], x)
+    return ax
+
+
+def _draw_smoothly(ax: Axes, x: Signal) -> None:
+    """h(t), with each input held, as a curve."""
+    fine = 24
+    rate = torch.tensor([math.log(0.6)], dtype=torch.float64)
+    B = rate / (0.6 - 1)  # so that B_bar of a whole step is 1
+    A_bar = torch.exp(rate / fine)
+    B_bar = (A_bar - 1) / rate * B
+    one = torch.ones(1, dtype=torch.float64)
+    h = simulate_recurrence(A_bar, B_bar, one, 0.0, x.repeat_interleave(fine))
+    times = np.arange(len(h) + 1) / fine
+    ax.step(range(5), [*x, x[-1]], where="post", c=INK["x"], lw=1.3)
+    ax.plot(times, 2 * np.r_[0, h.numpy()], c=INK["h"], lw=2)
+    _beside(ax, 2 * h[-1].item(), "h", "h")
+    _beside(ax, x[-1].item(), "x", "x")
+
+
+def _draw_stepwise(ax: Axes, x: Signal) -> None:
+    """h_k as dots, each made from the one before."""
+    one = torch.ones(1, dtype=torch.float64)
+    h = 2 * simulate_recurrence(0.6 * one, one, one, 0.0, x).numpy()
+    places = np.arange(len(x)) + 0.7
+    ax.bar(places, x.numpy(), width=0.3, color=INK["x"], alpha=0.45)
+    ax.plot(places, h, "o", c=INK["h"], ms=7)
+    for k in range(len(x) - 1):
+        _arrow(ax, (places[k], h[k]), (places[k + 1], h[k + 1]), "A")
+    _beside(ax, h[-1], "h₃", "h")
+    _beside(ax, x[-1].item(), "x₃", "x")
+
+
+def _draw_summed(ax: Axes, x: Signal) -> None:
+    """The kernel over the inputs, and the sum of the products."""
+    places = np.arange(len(x)) + 0.5
+    K_bar = 0.6 ** np.arange(len(x))[::-1]
+    ax.bar(places, x.numpy(), width=0.3, color=INK["x"], alpha=0.45)
+    ax.bar(places, 1.5 * K_bar, bottom=1.5, width=0.3, color=INK["ink"])
+    ax.plot([0.1, 3.9], [1.5, 1.5], c=INK["muted"], lw=1)
+    _beside(ax, 2.2, "K̄", "ink")
+    _beside(ax, x[-1].item(), "x", "x")
+
+
+def _beside(ax: Axes, height: float, name: str, ink: str) -> None:
+    ax.text(4.15, height, name, color=INK[ink], va="center")
+
+
 class Echo(nn.Module):
     """A network around one LSSL, with one number in and one out.
 
@@ -380,6 +576,7 @@ def echo_task(
     return x, F.pad(x[:, :-ECHO_AFTER], (ECHO_AFTER, 0))
 
 
+@one_thread()
 def train_by_convolution(
     steps: int = 200, length: int = 64
 ) -> tuple[Echo, list[float]]:
@@ -437,6 +634,9 @@ def draw_deployed(
     ax[1].set_title("the same layer, both ways")
     ax[1].legend(loc="upper left", frameon=False, ncols=1)
     return ax
+
+
+_CENTRED = {"ha": "center", "va": "center_baseline"}
 
 
 def _column(ax: Axes, across: float, names: tuple[str, str, str]) -> None:

@@ -1,12 +1,15 @@
 """Times of this machine: how they are taken, drawn, and marked as measured."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 
 from mambaviz import theme
@@ -36,14 +39,25 @@ class Measured:
         return {"text/plain": repr(self), "text/html": page}
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Small operations: threads would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def shortest(run: Callable, arguments: tuple, times: int = 3) -> float:
     """Seconds of the shortest of a few runs, after one that does not count."""
-    run(*arguments)
-    marks = [time.perf_counter()]
-    for _ in range(times):
-        run(*arguments)
-        marks.append(time.perf_counter())
-    return min(after - before for before, after in pairwise(marks))
+    return min(_seconds(run, arguments, times))
+
+
+def middle(run: Callable, arguments: tuple, times: int = 9) -> float:
+    """Seconds of the median of a few runs, after one that does not count."""
+    return median(_seconds(run, arguments, times))
 
 
 def slope(
@@ -117,3 +131,13 @@ def draw_panel_of_times(
     low, high = ax.get_ylim()
     ax.set_ylim(low, high * (high / low) ** 0.6)  # room for the legend
     ax.legend(loc="upper left", frameon=False, handlelength=1.6)
+
+
+def _seconds(run: Callable, arguments: tuple, times: int) -> list[float]:
+    """Seconds of each of a few runs, after one that does not count."""
+    run(*arguments)
+    marks = [time.perf_counter()]
+    for _ in range(times):
+        run(*arguments)
+        marks.append(time.perf_counter())
+    return [after - before for before, after in pairwise(marks)]

@@ -16,8 +16,8 @@ from mambaviz.widgets.explorable import Explorable
 from mambaviz.widgets.fold_unfold import CHAPTER
 from mambaviz.widgets.traits import Quantity
 
-# As many parameters in matrices as one Transformer layer's 12 D^2: a layer of
-# a tanh RNN has three matrices of D^2, one of a diagonal recurrence two.
+# As many parameters in matrices as one Transformer layer's 12 d^2, where d is
+# d_model: a layer of a tanh RNN has three of d^2, a diagonal recurrence two.
 LAYERS = {"transformer": 1, "rnn": 4, "linear": 6}
 NAMES = {
     "transformer": "Transformer",
@@ -39,48 +39,48 @@ Times = Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]]
 def costs(kind: str, length: int, d_model: int) -> dict[str, int]:
     """The four counts of one kind of network, exactly.
 
-        matrices: 24 D^2 a token for each kind    (12 D^2 weights)
+        matrices: 24 d^2 a token for each kind    (12 d^2 weights)
 
-        Transformer   1 layer: 4 D a score; keys and values are kept
+        Transformer   1 layer: 4 d a score; keys and values are kept
         RNN           4 layers; cell (layer, t) waits for (layer, t - 1) and
                       (layer - 1, t), so the longest chain has L + 3 cells
-        linear        6 layers: 2 D a step; in training a scan of Hillis and
-                      Steele, 3 D a combination, ceil(log2 L) levels each
+        linear        6 layers: 2 d a step; in training a scan of Hillis and
+                      Steele, 3 d a combination, ceil(log2 L) levels each
 
     The tanh, biases, norms and the softmax are left out.
 
     Args:
         kind: a key of ``LAYERS``.
         length: L, tokens so far.
-        d_model: D.
+        d_model: d, the width.
 
     Returns:
         The counts under the keys of ``ROWS``.
     """
-    D, layers = d_model, LAYERS[kind]
-    matrices = linear_flops(transformer_layer_weights(D))
+    d, layers = d_model, LAYERS[kind]
+    matrices = linear_flops(transformer_layer_weights(d))
     if kind == "transformer":
         return {
             "chain": layers,
             "training": length * matrices
-            + attention_flops(scores_with_cache(length), D),
-            "token": matrices + attention_flops(length, D),
-            "bytes": kv_cache_bytes(length, layers, D, element_bytes=FLOAT),
+            + attention_flops(scores_with_cache(length), d),
+            "token": matrices + attention_flops(length, d),
+            "bytes": kv_cache_bytes(length, layers, d, element_bytes=FLOAT),
         }
     if kind == "rnn":
         return {
             "chain": length + layers - 1,
             "training": length * matrices,
             "token": matrices,
-            "bytes": layers * D * FLOAT,
+            "bytes": layers * d * FLOAT,
         }
     levels = (length - 1).bit_length()
     combinations = levels * length - (2**levels - 1)
     return {
         "chain": layers * levels,
-        "training": length * matrices + layers * 3 * D * combinations,
-        "token": matrices + layers * 2 * D,
-        "bytes": layers * D * FLOAT,
+        "training": length * matrices + layers * 3 * d * combinations,
+        "token": matrices + layers * 2 * d,
+        "bytes": layers * d * FLOAT,
     }
 
 
@@ -147,8 +147,8 @@ class ComparisonTable(Explorable):
         low=16,
         high=4096,
         integer=True,
-        label="D",
-        symbol="D",
+        label="d_model",
+        symbol="ink",
         hint="the width of each network; 768 in the smallest GPT-2",
     )
 

@@ -49,31 +49,31 @@ class Part(NamedTuple):
 def parts(d_model: int, length: int) -> dict[str, Part]:
     """The parts of a block, and the embedding before it, for one text.
 
-        matrices  4 D^2 (Q K V O) + 8 D^2 (up and down)    = 12 D^2
-        biases    4 D  (Q K V O) + 5 D (up and down)       =  9 D
-        norms     a scale and a shift of D each, two times =  4 D
+        matrices  4 d^2 (Q K V O) + 8 d^2 (up and down)    = 12 d^2
+        biases    4 d  (Q K V O) + 5 d (up and down)       =  9 d
+        norms     a scale and a shift of d each, two times =  4 d
 
     Args:
-        d_model: D, a multiple of ``D_HEAD``.
+        d_model: d, a multiple of ``D_HEAD``.
         length: L, tokens of the text.
 
     Returns:
         The parts in the order in which a token passes through them.
     """
-    D, H, L = d_model, d_model // D_HEAD, length
-    stream, hidden = [1, L, D], [1, L, 4 * D]
+    d, heads, L = d_model, d_model // D_HEAD, length
+    stream, hidden = [1, L, d], [1, L, 4 * d]
     return {
-        "embedding": Part([len(PIECES), D], 0, stream),
-        "norm": Part([D], D, stream),
-        "q": Part([D, D], D, stream),
-        "k": Part([D, D], D, stream),
-        "v": Part([D, D], D, stream),
-        "scores": Part([], 0, [1, H, L, L]),
-        "o": Part([D, D], D, stream),
+        "embedding": Part([len(PIECES), d], 0, stream),
+        "norm": Part([d], d, stream),
+        "q": Part([d, d], d, stream),
+        "k": Part([d, d], d, stream),
+        "v": Part([d, d], d, stream),
+        "scores": Part([], 0, [1, heads, L, L]),
+        "o": Part([d, d], d, stream),
         "add": Part([], 0, stream),
-        "mlp_norm": Part([D], D, stream),
-        "up": Part([4 * D, D], 4 * D, hidden),
-        "down": Part([D, 4 * D], D, stream),
+        "mlp_norm": Part([d], d, stream),
+        "up": Part([4 * d, d], 4 * d, hidden),
+        "down": Part([d, 4 * d], d, stream),
         "mlp_add": Part([], 0, stream),
     }
 

@@ -111,6 +111,11 @@ function solveCholesky(L, w) {
   return v;
 }
 
+/** The numbers that are read: those heard, as moved by hand. */
+export function movedState(memory, heard, moved) {
+  return memory === "random" ? heard : heard.map((value, n) => value + moved[n]);
+}
+
 /** Where on [0, 1] an age lies: 1 is now. */
 export function positionOf(memory, age, horizon) {
   return memory === "fading" ? Math.exp(-age / horizon) : Math.max(0, 1 - age / horizon);
@@ -162,6 +167,11 @@ export function correlation(one, other) {
 
 const FIFTHS = 5;
 const PACE_OF_PLAY = 90; // milliseconds a step
+const HEARD_BY = ["memory", "states", "horizon", "now", "samples"];
+const WITHOUT_HORIZON = {
+  legs: "scaled LegS has none: its horizon is all that was heard",
+  random: "a random matrix has none",
+};
 const TEMPLATES = {
   Wave: (k) => 0.8 * Math.sin((2 * Math.PI * k) / 21),
   Steps: (k) => [0.6, -0.5, 0.2, -0.8][Math.floor(k / 16)],
@@ -176,16 +186,22 @@ function render(context) {
   const random = model.get("words").random;
   let last = { turned: [] };
   const now = () => {
-    const turned = ["memory", "states", "horizon", "now", "samples"].map(knob);
+    const turned = [...HEARD_BY, "moved"].map(knob);
     if (turned.some((value, n) => value !== last.turned[n])) {
-      const [memory, N, horizon, count, samples] = turned;
+      const [memory, N, horizon, count, samples, moved] = turned;
       const x = samples.slice(0, count);
-      const h = stateOf(memory, N, horizon, x, random);
+      const heard = stateOf(memory, N, horizon, x, random);
+      const h = movedState(memory, heard, moved);
+      const largest = Math.max(...heard.map(Math.abs));
       const reading = readingOf(memory, N, horizon, h, count, random);
       const silent = x.every((value) => value === 0);
       last = {
-        ...{ turned, memory, N, horizon, count, samples, x, h, reading, silent },
+        ...{ turned, memory, N, horizon, count, samples, x, heard, h, reading, silent },
+        byHand: h.some((value, n) => value !== heard[n]),
+        // How far the bars of the state reach: not a bar moved by hand.
+        limit: memory === "random" ? 1.1 * largest || 1 : Math.max(0.5, 1.25 * largest),
         errors: silent ? [] : errorByAge(reading, x, FIFTHS),
+        whole: silent ? NaN : errorByAge(reading, x, 1)[0],
         alike: silent ? NaN : correlation(reading, x),
       };
     }
@@ -193,8 +209,16 @@ function render(context) {
   };
   // Where the pen of the keyboard is; no knob, so it is not shared.
   const pen = { at: 0, shown: false };
+  // Likewise which number of the state is being moved.
+  const held = { at: 0, shown: false, id: null };
+  const share = ({ memory, N, horizon, h, count }) =>
+    readingOf(memory, N, horizon, h.map((value, n) => (n === held.at ? value : 0)), count, random);
   let parts = null;
-  const draw = () => drawMemory(parts, now(), pen);
+  const draw = () => {
+    held.at = Math.min(held.at, now().N - 1);
+    drawMemory(parts, now(), pen);
+    drawNumbers(parts, now(), held, share);
+  };
 
   const root = picture(card, {
     height: (width) => (width < 520 ? 538 : 418),
@@ -203,10 +227,12 @@ function render(context) {
     describe: () => describeMemory(now(), knobs.memory.options),
   });
   const write = penOnPaper(card, root, "samples", { pen, parts: () => parts, draw });
+  moveNumbers(card, root, { held, parts: () => parts, now, draw });
   for (const type of ["focusin", "focusout"]) {
     root.addEventListener(type, (event) => {
-      if (!event.target.closest?.(".mv-pen")) return;
-      pen.shown = type === "focusin";
+      const handle = event.target.closest?.(".mv-handle");
+      if (!handle) return;
+      (handle === parts.pen ? pen : held).shown = type === "focusin";
       draw();
     }, { signal });
   }
@@ -214,17 +240,33 @@ function render(context) {
   const tools = html("div", { class: "mv-player" });
   player(card, tools);
   penShapes(card, tools, "samples", TEMPLATES, write);
+  const back = html("button", { type: "button", class: "mv-button" }, "Numbers as heard");
+  const still = () => knob("moved").map(() => 0);
+  const forget = () => knob("moved").some((value) => value !== 0) && card.turn("moved", still());
+  back.addEventListener("click", forget, { signal });
+  const ready = () => (back.disabled = !now().byHand);
+  card.onChange(ready);
+  ready();
+  tools.append(back);
+  // Numbers moved by hand belong to what was heard when they were moved.
+  for (const name of HEARD_BY) {
+    model.on(`change:${name}`, forget);
+    signal.addEventListener("abort", () => model.off(`change:${name}`, forget));
+  }
   card.controls.before(tools);
 
   const told = (text) => () => (now().silent ? "a signal of 0" : text());
   readouts(card, [
     ["Kept", "h", () => `${now().N} for ${now().count} heard`],
     ["Correlation", "h", told(() => format(now().alike))],
+    ["Error, all of it", "x", told(() => format(now().whole))],
     ["Error, newest fifth", "x", told(() => format(now().errors.at(-1)))],
     ["Error, oldest fifth", "x", told(() => format(now().errors[0]))],
   ]);
   choice(card, "memory").classList.add("mv-hold-rule");
-  for (const name of ["states", "horizon", "now"]) slider(card, name);
+  slider(card, "states");
+  restWhile(card, slider(card, "horizon"), () => WITHOUT_HORIZON[knob("memory")]);
+  slider(card, "now");
   return card.stop;
 }
 
@@ -254,8 +296,59 @@ function player(card, tools) {
   signal.addEventListener("abort", pause);
 }
 
-function describeMemory({ memory, N, count, silent, errors, alike }, names) {
-  const start = `${names[memory]}, ${N} numbers after ${count} steps. `;
+/** Move the numbers of the state: by mouse or finger, or by the keys of the handle. */
+function moveNumbers(card, root, { held, parts, now, draw }) {
+  const { model, signal } = card;
+  const write = (n, value) => {
+    const { heard, limit } = now();
+    const moved = [...model.get("moved")];
+    moved[n] = Number((clamp(value, -limit, limit) - heard[n]).toFixed(9));
+    card.turn("moved", moved);
+  };
+  const value = (event) => {
+    const pixel = event.clientY - root.getBoundingClientRect().top;
+    return Math.round((100 * now().limit * (parts().zero - pixel)) / HALF_BAR) / 100;
+  };
+  const on = (type, act, options = {}) =>
+    root.addEventListener(type, (event) => event.target.closest?.(".mv-state-area") && act(event), { signal, ...options });
+  on("pointerdown", (event) => {
+    const { N, memory } = now();
+    if (event.button !== 0 || memory === "random") return;
+    event.preventDefault();
+    event.target.setPointerCapture(event.pointerId);
+    const { start, slotOf } = parts();
+    const across = event.clientX - root.getBoundingClientRect().left - start;
+    held.at = clamp(Math.floor(across / slotOf(N)), 0, N - 1);
+    held.id = event.pointerId;
+    write(held.at, value(event));
+    draw();
+  });
+  on("touchstart", (event) => now().memory === "random" || event.preventDefault(), { passive: false });
+  on("pointermove", (event) => held.id === event.pointerId && write(held.at, value(event)));
+  on("lostpointercapture", () => {
+    held.id = null;
+    draw();
+  });
+  root.addEventListener("keydown", (event) => {
+    if (!event.target.closest?.(".mv-number") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { N, h } = now();
+    const places = { ArrowLeft: held.at - 1, ArrowRight: held.at + 1, Home: 0, End: N - 1 };
+    const steps = { ArrowUp: 1, ArrowDown: -1, PageUp: 4, PageDown: -4 };
+    if (event.key in places) {
+      held.at = clamp(places[event.key], 0, N - 1);
+      draw();
+    } else if (event.key in steps) {
+      // To the next twentieth, so that the keys give round numbers.
+      const by = steps[event.key];
+      const twentieths = Number((20 * h[held.at]).toFixed(6));
+      write(held.at, ((by > 0 ? Math.floor(twentieths) : Math.ceil(twentieths)) + by) / 20);
+    } else return;
+    event.preventDefault();
+  }, { signal });
+}
+
+function describeMemory({ memory, N, count, silent, errors, alike, byHand }, names) {
+  const start = `${names[memory]}, ${N} numbers after ${count} steps${byHand ? ", moved by hand" : ""}. `;
   if (silent) return `${start}The signal is 0.`;
   return (
     `${start}Correlation of the signal with what is read from the state: ${format(alike)}. ` +
@@ -264,6 +357,7 @@ function describeMemory({ memory, N, count, silent, errors, alike }, names) {
 }
 
 const TALL = { top: 36, bottom: 206 };
+const HALF_BAR = 42; // from 0 to the limit of the state's bars, in pixels
 
 function layoutMemory(root, width, most) {
   const narrow = width < 520;
@@ -280,6 +374,7 @@ function layoutMemory(root, width, most) {
   const shape = (name) => svg("path", { class: name }, root);
   const [area, drawn, coming] = ["mv-hold-area", "mv-hold-tread", "mv-remember-coming"].map(shape);
   const read = shape("mv-remember-read");
+  const share = shape("mv-remember-share");
   const nowLine = shape("mv-ruler");
   const nowText = svg("text", { y: TALL.top - 5, class: "mv-ruler-text" }, root);
   penPaper(root, { left, right, ...TALL });
@@ -308,14 +403,19 @@ function layoutMemory(root, width, most) {
 
   const start = narrow ? left : middle + 34;
   const floor = narrow ? top + 136 : top;
-  svg("text", { x: narrow ? 0 : start, y: floor, text: "The state: these N numbers, no more", class: "mv-title" }, root);
-  const wide = Math.min(24, (right - start) / most);
-  const numbers = Array.from({ length: most }, (_, n) =>
-    svg("rect", { x: start + wide * n + 1, width: wide - 2, class: "mv-remember-number" }, root),
-  );
-  const zero = floor + 50;
-  svg("line", { x1: start, x2: start + wide * most, y1: zero, y2: zero, class: "mv-rule-level" }, root);
-  return { x, y, count, area, drawn, coming, read, future, nowLine, nowText, pen, weights, unweighted, bars, errorScale, numbers, zero, right };
+  const title = svg("text", { x: narrow ? 0 : start, y: floor, class: "mv-title" }, root);
+  const slotOf = (N) => Math.min(26, (right - start) / N);
+  const zero = floor + 12 + HALF_BAR;
+  const numbers = Array.from({ length: most }, () => svg("rect", { class: "mv-remember-number" }, root));
+  const level = svg("line", { x1: start, y1: zero, y2: zero, class: "mv-rule-level" }, root);
+  const hit = svg("rect", { x: start, y: zero - HALF_BAR - 4, height: 2 * HALF_BAR + 8, class: "mv-hit mv-state-area" }, root);
+  const handle = svg("g", {
+    ...{ class: "mv-handle mv-number", role: "slider", "data-lm-suppress-shortcuts": "true", "aria-orientation": "vertical" },
+    "aria-label": "number of the state: left and right choose it, up and down move it",
+  }, root);
+  svg("circle", { r: 5, class: "mv-grip" }, handle);
+  const byHand = { title, start, slotOf, level, hit, handle, share };
+  return { ...byHand, x, y, count, area, drawn, coming, read, future, nowLine, nowText, pen, weights, unweighted, bars, errorScale, numbers, zero, right };
 }
 
 function drawMemory(parts, state, pen) {
@@ -352,11 +452,41 @@ function drawMemory(parts, state, pen) {
     set(bar, { y: top.toFixed(1), height: (parts.errorScale(0) - top).toFixed(1) });
     set(text, { text: error === undefined ? "–" : format(error, 2) });
   });
-  const largest = Math.max(...state.h.map(Math.abs)) || 1;
-  parts.numbers.forEach((bar, n) => {
-    const tall = (40 * (state.h[n] ?? 0)) / largest;
-    set(bar, { y: Math.min(parts.zero, parts.zero - tall).toFixed(1), height: Math.abs(tall).toFixed(1) });
+}
+
+/** The numbers of the state, the handle at one of them, and that one's curve. */
+function drawNumbers({ x, y, zero, start, slotOf, numbers, title, level, hit, handle, share }, state, held, shareOf) {
+  const { N, h, limit, memory } = state;
+  const wide = slotOf(N);
+  const fixed = memory === "random";
+  const tallOf = (value) => HALF_BAR * clamp(value / limit, -1, 1);
+  numbers.forEach((bar, n) => {
+    const tall = tallOf(h[n] ?? 0);
+    set(bar, {
+      ...{ x: (start + wide * n + 1).toFixed(1), width: (wide - 2).toFixed(1), height: Math.abs(tall).toFixed(1) },
+      y: Math.min(zero, zero - tall).toFixed(1),
+    });
   });
+  const more = fixed ? ", no more" : held.shown || held.id !== null ? `; φ${subscript(held.at)}: ${format(h[held.at])}` : ": drag one";
+  set(title, { text: `The state: these N numbers${more}` });
+  set(level, { x2: start + wide * N });
+  set(hit, { width: wide * N });
+  set(handle, {
+    ...{ tabindex: fixed ? null : 0, transform: `translate(${(start + wide * (held.at + 0.5)).toFixed(1)} ${(zero - tallOf(h[held.at])).toFixed(1)})` },
+    ...{ "aria-valuemin": -limit.toFixed(2), "aria-valuemax": limit.toFixed(2), "aria-valuenow": h[held.at].toFixed(4) },
+    "aria-valuetext": `number ${held.at + 1} of ${N}: ${format(h[held.at])}`,
+    "fill-opacity": held.shown ? 1 : 0.6,
+  });
+  handle.style.display = fixed ? "none" : "";
+  hit.style.display = fixed ? "none" : "";
+  const shown = !fixed && (held.shown || held.id !== null);
+  set(share, {
+    d: shown ? line(shareOf(state).map((value, k) => [x(k + 0.5), clamp(y(value), TALL.top - 4, TALL.bottom + 4)])) : "",
+  });
+}
+
+function subscript(n) {
+  return [...String(n)].map((digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]).join("");
 }
 
 export default { render };

@@ -100,7 +100,8 @@ class DrawAndRemember(Explorable):
     same for a window of the last ``horizon`` steps; the matrix of LegS used
     time-invariantly, whose weights fade as :math:`e^{-a/\tau}` with
     :math:`\tau` = ``horizon``; and a random matrix, read by the best linear
-    decoder for smooth inputs.
+    decoder for smooth inputs. The numbers of the first three are coefficients
+    of Legendre polynomials, and may be moved by hand.
 
     Args:
         states: N, how many numbers are kept, from 1 to 24.
@@ -110,6 +111,8 @@ class DrawAndRemember(Explorable):
             memory, from 8 to 64 steps; the two others have none.
         now: how many steps have been heard, from 5 to 64.
         samples: the signal, 64 numbers from -1 to 1.
+        moved: how far each number of the state was moved by hand, 24 numbers
+            of which the first N count; the random memory takes no notice.
 
     Example:
         >>> DrawAndRemember(states=24).numbers()["Correlation"]
@@ -136,7 +139,11 @@ class DrawAndRemember(Explorable):
         " The time-invariant LegS is sharp near now and blunt far back, and"
         " the oldest part is lost: the recency belongs to this use of"
         " the matrix, not to the matrix. The random memory has as many"
-        " numbers as the others, and wastes them."
+        " numbers as the others, and wastes them. Drag one of the N numbers,"
+        " or move it with the keys: the thin line is its own curve, which"
+        " grows and shrinks with it, and the thick line is the sum of all. In"
+        " scaled LegS no number can be moved without making the whole error"
+        " larger."
     )
     computed = {
         "mambaviz.theory.hippo.scaled_legs_states": CHAPTER + "#scaled-code",
@@ -193,12 +200,28 @@ class DrawAndRemember(Explorable):
         label="The signal",
         symbol="x",
     )
+    moved = Series(
+        [0.0] * MOST,
+        low=-2.0,
+        high=2.0,
+        shortest=MOST,
+        longest=MOST,
+        label="Moved by hand",
+        symbol="h",
+    )
 
     @traitlets.default("words")
     def _words_with_random(self) -> dict:
         return self._default_words() | {"random": random_systems().words()}
 
     def state(self) -> Float[Tensor, " d_state"]:
+        """The numbers that are read: those heard, as moved by hand."""
+        h = self.heard()
+        if self.memory == "random":
+            return h
+        return h + torch.tensor(self.moved[: self.states], dtype=h.dtype)
+
+    def heard(self) -> Float[Tensor, " d_state"]:
         """The state after the last step heard."""
         x = torch.tensor(self.samples[: self.now], dtype=torch.float64)
         if self.memory == "legs":
@@ -244,11 +267,13 @@ class DrawAndRemember(Explorable):
         if not x.any():
             return told | {"The signal": "0 throughout"}
         errors = error_by_age(reading, x, PARTS)
+        whole = error_by_age(reading, x, 1)
         alike = torch.corrcoef(torch.stack([reading, x]))[0, 1].item()
         return told | {
             "Correlation": (
                 "undefined" if math.isnan(alike) else f"{alike:.3g}"
             ),
+            "Error, all of it": f"{whole.item():.3g}",
             "Error, newest fifth": f"{errors[-1].item():.3g}",
             "Error, oldest fifth": f"{errors[0].item():.3g}",
         }

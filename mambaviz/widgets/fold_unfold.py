@@ -13,7 +13,7 @@ INPUTS = (1.0, -0.4, 0.3, 0.6, -0.8)  # one number for each word
 
 
 class FoldUnfold(Explorable):
-    r"""Is a loop something else than a chain?
+    r"""Is a loop anything other than a chain?
 
     One cell with one state: :math:`h_t = \tanh(w_h h_{t-1} + w_x x_t)`,
     :math:`y_t = w_y h_t`. Folded, it runs once for each word and keeps its
@@ -32,7 +32,7 @@ class FoldUnfold(Explorable):
     """
 
     _module = "fold_unfold"
-    question = "Is a loop something else than a chain?"
+    question = "Is a loop anything other than a chain?"
     lesson = (
         "No. The cell with a loop and the chain of five cells compute the"
         " same numbers with the same three weights; the chain only shows all"

@@ -149,18 +149,18 @@ function layoutFour(root, width) {
   svg("text", { x: 0, y: 14, text: narrow ? "Error of the best reader" : "Error of the best reader, by the age of the input", class: "mv-title" }, root);
   const keys = FOUR.map(([kind, name, mark], n) => {
     const at = narrow ? { x: 8 + (n % 2) * (width / 2), y: 36 + 18 * Math.floor(n / 2) } : { x: 40 + (n * (width - 50)) / 4, y: 36 };
-    return svg("text", { ...at, text: `${mark} ${name}`, class: `mv-four-key mv-four-${kind}` }, root);
+    return svg("text", { ...at, text: `${mark} ${name}${kind !== "random" ? "" : narrow ? " draw" : ", one draw"}`, class: `mv-four-key mv-four-${kind}` }, root);
   });
   const top = narrow ? 72 : 54;
   const bottom = narrow ? 300 : 284;
   const x = linear([PAST, 0], [36, width - 12]);
-  const y = linear([0, 1.08], [bottom, top]);
+  const y = linear([0, 1.14], [bottom, top]);
   axis(root, { x, y, side: "left", values: [0, 0.5, 1] });
   axis(root, {
     ...{ x, y, side: "bottom", values: narrow ? [0, 100, 200] : [0, 50, 100, 150, 200], name: "age in steps; now is at the right" },
     text: (value) => (value === 0 ? "now" : format(value)),
   });
-  svg("text", { x: 40, y: y(1) - 5, text: "1: knows nothing" }, root);
+  svg("text", { x: 40, y: y(1) - 10, text: "1: knows nothing" }, root);
   const curves = FOUR.map(([kind]) => ({
     curve: svg("path", { class: `mv-four-curve mv-four-${kind}` }, root),
     marks: svg("path", { class: `mv-four-mark mv-four-${kind}` }, root),

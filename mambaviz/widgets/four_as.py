@@ -43,10 +43,11 @@ def random_systems() -> RandomSystems:
 class FourAs(Explorable):
     r"""What does each A let you read?
 
-    Four memories of N numbers hear the same smooth random input. The best
-    linear decoder reads the past back, and each of its numbers is known to so
-    many digits only. Drawn is the error that this reader must make, for every
-    age of the input: 0 is perfect, 1 is to know nothing.
+    Four memories of N numbers hear the same smooth random input; the random
+    matrix is one draw, always the same. The best linear decoder reads the
+    past back, and each of its numbers is known to so many digits only. Drawn
+    is the error that this reader must make, for every age of the input: 0 is
+    perfect, 1 is to know nothing.
 
     Args:
         states: N, even, from 2 to 32.
@@ -78,7 +79,8 @@ class FourAs(Explorable):
         " good at all ages; with a long one the oldest inputs have faded in"
         " all four. Take two states: nobody can say much, whatever A is. At"
         " the far left the curves dip: the signal starts abruptly there, and"
-        " even a poor memory notices that."
+        " even a poor memory notices that. The random matrix is one draw; the"
+        " figure above has 24."
     )
     computed = {
         "mambaviz.theory.recall.decoder_error": CHAPTER + "#decoder-code",

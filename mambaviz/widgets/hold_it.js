@@ -84,7 +84,7 @@ function render(context) {
       // The handles are new ones; whoever was at one of them stays there.
       parts.steps[focused]?.handle.focus({ preventScroll: true });
     }
-    drawPicture(parts, now(), Math.min(marked, length - 1));
+    drawPicture(parts, now(), Math.min(marked, length - 1), knob("view") === "steps");
   };
 
   const root = picture(card, {
@@ -94,7 +94,10 @@ function render(context) {
     describe: () =>
       `${knob("samples").length} values, each held for Δ = ${format(knob("delta"))}, with ` +
       `A = ${format(knob("A"))}. Steps: ${knobs.rule.options[knob("rule")]}. ` +
-      `Largest gap between steps and curve: ${gapText(now().gap)}.`,
+      `Largest gap between steps and curve: ${gapText(now().gap)}. ` +
+      (knob("view") === "steps"
+        ? `Shown are the inputs x and the outputs y of the steps 0 to ${knob("samples").length - 1}, and no time.`
+        : "Shown are x(t) and y(t), with the steps on them."),
   });
   // An image hides what stands in it from a screen reader; a group does not.
   root.setAttribute("role", "group");
@@ -129,6 +132,7 @@ function render(context) {
     ["One step in half-lives", "delta", () => format((-knob("A") * knob("delta")) / Math.LN2)],
   ]);
   choice(card, "rule").classList.add("mv-hold-rule");
+  choice(card, "view").classList.add("mv-hold-rule");
   slider(card, "delta");
   slider(card, "A");
   return card.stop;
@@ -205,16 +209,10 @@ function layoutPicture(root, width, { low, high }) {
   const bottom = bottomOf(width);
   const y = linear([-REACH, REACH], [bottom, TOP]);
   const [left, right] = [24, width - 12];
-  const legend = svg("text", { x: 0, y: 14, class: "mv-title" }, root);
-  sentence(legend, [
-    ["x", narrow ? "━ x, held" : "━ input x, held"],
-    "\u2003",
-    ["y", narrow ? "━ y(t) = h(t)" : "━ output y(t) = h(t), continuous"],
-    "\u2003",
-    ["h", narrow ? "● h, in steps" : "● state h, step by step"],
-  ]);
   const group = (name) => svg("g", { class: name }, root);
   const parts = {
+    root,
+    legend: svg("text", { x: 0, y: 14, class: "mv-title" }, root),
     narrow,
     low,
     high,
@@ -228,6 +226,7 @@ function layoutPicture(root, width, { low, high }) {
     area: svg("path", { class: "mv-hold-area" }, root),
     curve: svg("path", { class: "mv-hold-curve" }, root),
     misses: svg("path", { class: "mv-hold-misses" }, root),
+    sticks: svg("path", { class: "mv-hold-sticks" }, root),
     dots: group("mv-hold-dots"),
     handles: group("mv-hold-handles"),
     ruler: svg("path", { class: "mv-ruler" }, root),
@@ -283,7 +282,7 @@ function layoutSteps(parts, count) {
       name,
       dot,
       mark: svg("path", {}, dot),
-      label: svg("text", { text: `h${subscript(k)}` }, dot),
+      label: svg("text", {}, dot),
     };
   });
 }
@@ -293,13 +292,53 @@ const RULER_TEXT = 112;
 const DOT = "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z";
 const BEYOND = "M-6 7L0 -3L6 7Z";
 
-function drawPicture(parts, state, marked) {
+function drawPicture(parts, state, marked, inSteps) {
+  set(parts.root, { class: inSteps ? "mv-picture mv-in-steps" : "mv-picture" });
+  sentence(parts.legend, inSteps ? namesOfSteps(parts) : namesInTime(parts));
   drawInput(parts, state, marked);
-  drawCurve(parts, state);
   parts.steps.forEach((step, k) => drawStep(parts, step, state, k, k === marked));
+  if (inSteps) {
+    drawSequences(parts, state, marked);
+    return;
+  }
+  drawCurve(parts, state);
   drawMisses(parts, state);
   drawTimes(parts, state);
   look(parts, state, marked);
+}
+
+function namesInTime({ narrow }) {
+  return [
+    ["x", narrow ? "━ x, held" : "━ input x, held"],
+    "\u2003",
+    ["y", narrow ? "━ y(t) = h(t)" : "━ output y(t) = h(t), continuous"],
+    "\u2003",
+    ["h", narrow ? "● h, in steps" : "● state h, step by step"],
+  ];
+}
+
+function namesOfSteps({ narrow }) {
+  return [
+    ["x", narrow ? "○ input xₖ" : "○ the input xₖ, a sequence"],
+    "\u2003",
+    ["y", narrow ? "● output yₖ = hₖ" : "● the output yₖ = hₖ, a sequence"],
+  ];
+}
+
+/** Without time: a stick for each x_k, a dot for each y_k, at one place k. */
+function drawSequences(parts, state, marked) {
+  const { x, y, bottom } = parts;
+  const sticks = state.samples.map((value, k) => `M${x(k + 0.5).toFixed(1)} ${y(0).toFixed(1)}V${y(value).toFixed(1)}`);
+  set(parts.sticks, { d: sticks.join("") });
+  parts.steps.forEach(({ handle, dot, label }, k) => {
+    set(handle, { "aria-valuetext": `${format(state.samples[k])}, at step ${k}` });
+    const at = shown(y(state.states[k]), bottom);
+    set(dot, { transform: `translate(${x(k + 0.5).toFixed(1)} ${at.toFixed(1)})` });
+    // The name of the input stands above or below its ring.
+    set(label, { x: 9, y: 4, "text-anchor": "start", text: `y${subscript(k)}` });
+  });
+  writeTicks(parts, state.samples.map((_, k) => [x(k + 0.5), k ? String(k) : "k = 0"]));
+  lookAtStep(parts, state, marked);
 }
 
 function drawInput(parts, { samples, delta }, marked) {
@@ -351,7 +390,7 @@ function drawStep({ x, y, bottom, narrow }, step, { samples, states, exact, delt
   set(step.mark, { d: inside ? DOT : BEYOND, transform: at > bottom ? "scale(1 -1)" : null });
   const off = miss(h, exact[k]);
   const going = last ? 0 : exact[k + 1] - h;
-  set(step.label, inside ? placed(off, h - before, going) : beside(last));
+  set(step.label, { ...(inside ? placed(off, h - before, going) : beside(last)), text: `h${subscript(k)}` });
   // A narrow picture has no room for every name.
   step.label.style.display = narrow && (k > 1 || off) && !marked ? "none" : "";
 }
@@ -393,21 +432,26 @@ function beside(last) {
 function drawTimes({ times, left, right, bottom, narrow }, { samples, delta }) {
   const time = linear([0, samples.length * delta], [left, right]);
   const values = ticks(time.domain, narrow ? 5 : 10);
-  while (times.children.length > values.length) times.lastChild.remove();
-  while (times.children.length < values.length) {
+  writeTicks({ times, bottom }, values.map((value) => [time(value), value === 0 ? "t = 0" : format(value)]));
+}
+
+/** Marks along the lower edge; pairs of a place and a word. */
+function writeTicks({ times, bottom }, marks) {
+  while (times.children.length > marks.length) times.lastChild.remove();
+  while (times.children.length < marks.length) {
     const tick = svg("g", {}, times);
     svg("path", { d: "M0 0v6" }, tick);
     svg("text", { y: 19, "text-anchor": "middle" }, tick);
   }
-  for (const [n, value] of values.entries()) {
+  for (const [n, [at, text]] of marks.entries()) {
     const tick = times.children[n];
-    set(tick, { transform: `translate(${time(value).toFixed(1)} ${bottom})` });
-    set(tick.lastChild, { text: value === 0 ? "t = 0" : format(value) });
+    set(tick, { transform: `translate(${at.toFixed(1)} ${bottom})` });
+    set(tick.lastChild, { text });
   }
 }
 
-/** One step in numbers, in two lines or three. */
-function look({ looks, narrow }, { A_bar, B_bar, states, exact, samples, delta }, k) {
+/** The step k in its letters and in numbers. */
+function stepInWords({ A_bar, B_bar, states, samples }, k) {
   const sub = subscript(k);
   const before = k ? states[k - 1] : 0;
   const sum = [
@@ -431,6 +475,13 @@ function look({ looks, narrow }, { A_bar, B_bar, states, exact, samples, delta }
     " ",
     ["x", `x${sub}`],
   ];
+  return { sub, rule, sum, result };
+}
+
+/** One step in numbers, in two lines or three. */
+function look({ looks, narrow }, state, k) {
+  const { exact, delta } = state;
+  const { sub, rule, sum, result } = stepInWords(state, k);
   const end = format((k + 1) * delta);
   const there = [["y", `y(${end})`], " = ", ["y", format(exact[k])]];
   const first = narrow
@@ -439,6 +490,14 @@ function look({ looks, narrow }, { A_bar, B_bar, states, exact, samples, delta }
   const rows = narrow
     ? [first, ["and dot ", ...rule, ...result], ["from ", ...sum]]
     : [first, ["and the dot is at ", ...rule, " = ", ...sum, ...result], []];
+  for (const [n, row] of rows.entries()) sentence(looks[n], row);
+}
+
+/** The same where there is no time and no curve. */
+function lookAtStep({ looks, narrow }, state, k) {
+  const { sub, rule, sum, result } = stepInWords(state, k);
+  const first = ["Step ", ["ink", `k = ${k}`], ": ", ["x", `x${sub}`], " goes in, ", ["y", `y${sub}`], " = ", ["h", `h${sub}`], " comes out"];
+  const rows = narrow ? [first, [...rule, ...result], ["from ", ...sum]] : [first, [...rule, " = ", ...sum, ...result], []];
   for (const [n, row] of rows.entries()) sentence(looks[n], row);
 }
 

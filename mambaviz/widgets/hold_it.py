@@ -34,6 +34,8 @@ class HoldIt(Explorable):
         samples: the input, 8 to 12 numbers from -1 to 1.
         rule: how the steps are made: ``"zoh"``, ``"mamba"`` (the released
             code: A by zero-order hold, B by Euler) or ``"euler"``.
+        view: ``"time"``, x(t) and y(t) with the steps on them, or
+            ``"steps"``, the two sequences alone.
 
     Example:
         >>> widget = HoldIt(rule="mamba")
@@ -58,7 +60,9 @@ class HoldIt(Explorable):
         " one Δ for all steps, every dot lies too far out by the same factor,"
         " Δ|A| / (1 − exp(ΔA)), which is close to one only where Δ|A| is"
         " small. Euler's steps jump past the held value where Δ|A| is above"
-        " 1, and where it is above 2 they grow without end."
+        " 1, and where it is above 2 they grow without end. At last show the"
+        " steps alone: a sequence goes in and a sequence comes out, counted"
+        " by k, and Δ is left in Ā and B̄ only."
     )
     computed = {
         "mambaviz.theory.discretize.discretize_zoh": ZOH_CHAPTER + "#zoh-code",
@@ -74,7 +78,7 @@ class HoldIt(Explorable):
         high=1.5,
         label="Δ",
         symbol="delta",
-        hint="how long each x is held: watch the time axis",
+        hint="how long each x is held: watch the times, and Ā",
     )
     A = Quantity(
         -2.0,
@@ -103,6 +107,11 @@ class HoldIt(Explorable):
         },
         label="How the steps are made",
     )
+    view = Choice(
+        "time",
+        options={"time": "x(t) → y(t), in time", "steps": "xₖ → yₖ, in steps"},
+        label="What is shown",
+    )
 
     def numbers(self) -> dict[str, str]:
         """Ā, B̄, the states and how far they are from the curve, as text."""
@@ -122,4 +131,5 @@ class HoldIt(Explorable):
             "B̄": f"{B_bar.item():.3g}",
             "h": ", ".join(f"{value:.3g}" for value in h.flatten().tolist()),
             "Largest gap": "0 within rounding" if exact else f"{gap:.3g}",
+            "What is shown": self.knob_traits()["view"].options[self.view],
         }

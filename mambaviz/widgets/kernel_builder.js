@@ -60,7 +60,9 @@ function render(context) {
   const half = (name) => `${format(Math.LN2 / (model.get("delta") * -model.get(name)))} steps`;
   const period = () => {
     const swing = model.get("delta") * model.get("frequency");
-    return swing ? `${format((2 * Math.PI) / swing)} steps` : "none";
+    if (!swing) return "none";
+    // Faster than that, a swing looks like a slower one at whole steps.
+    return swing > Math.PI ? "under 2 steps" : `${format((2 * Math.PI) / swing)} steps`;
   };
 
   picture(card, {
@@ -88,8 +90,9 @@ function layoutBuilder(root, width) {
   const [left, top] = narrow ? [44, 262] : [width - size - 8, 42];
   const right = narrow ? width - 8 : width - size - 40;
   const x = linear([-0.6, TAPS - 0.4], [52, right]);
-  const y = linear([-1, 1], [206, 34]);
+  const y = linear([-1, 1], [206, 46]);
   svg("text", { x: 0, y: 14, text: "K̄: what a single 1 adds, by lag", class: "mv-title" }, root);
+  svg("text", { x: 52, y: 33, text: "● the recurrence\u2003▮ the kernel", class: "mv-built-key" }, root);
   const grid = svg("g", {}, root);
   axis(root, { x, y, side: "bottom", values: [0, 10, 20, 30, 40], name: narrow ? "lag j" : "lag j, in steps" });
   const bars = svg("path", { class: "mv-built-bars" }, root);
@@ -103,7 +106,7 @@ function layoutBuilder(root, width) {
   const poles = [0, 1, 2].map((n) =>
     svg("path", { d: n < 2 ? "M-5 -5L5 5M-5 5L5 -5" : "M-5 -5h10v10h-10Z", class: "mv-built-pole" }, root),
   );
-  const keys = [["×", "the pair"], ["□", "the third state"], ["●", "the recurrence"], ["▮", "the kernel"]];
+  const keys = [["×", "the pair"], ["□", "the third state"]];
   keys.forEach(([sign, text], n) => {
     const at = narrow
       ? { x: left + size + 18, y: top + 30 + 22 * n }

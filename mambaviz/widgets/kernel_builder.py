@@ -44,7 +44,8 @@ class KernelBuilder(Explorable):
     )
     answer = (
         "Move A towards 0: the kernel grows long. Raise ω: it swings, with"
-        " the period 2π / (Δω) steps. Halve Δ: the same curve, in twice as"
+        " the period 2π / (Δω) steps; one under 2 steps cannot be told from a"
+        " slower one. Halve Δ: the same curve, in twice as"
         " many steps; A times two and ω times two undo it. Mix in the third"
         " state with a small decay: a quick part and a slow tail in one"
         " kernel. The dots are the recurrence, run on 1, 0, 0, …; they never"
@@ -124,6 +125,9 @@ class KernelBuilder(Explorable):
         gap = (K_bar - answer).abs().max().item()
         swing = self.delta * self.frequency
         period = f"{2 * math.pi / swing:.3g} steps" if swing else "none"
+        if swing > math.pi:
+            # Faster than that, a swing looks like a slower one at whole steps.
+            period = "under 2 steps"
         return {
             "ΔA": f"{self.delta * self.A:.3g}",
             "Period": period,

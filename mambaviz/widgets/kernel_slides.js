@@ -73,7 +73,7 @@ function render(context) {
   slider(card, "k");
   slider(card, "A_bar");
   slider(card, "pads");
-  slider(card, "fill");
+  restWhile(card, slider(card, "fill"), () => !knob("pads") && "no padding yet: raise Pads first");
   choice(card, "padding");
   readouts(card, [
     ["yₖ by the kernel", "y", () => format(now().y[knob("k")])],
@@ -130,7 +130,10 @@ function layoutSlides(root, width) {
   title(100, narrow ? "input x, with zeros around it" : "the input x, with zeros where there is none", "x");
   title(216, "their products", "product");
   title(314, narrow ? "outputs y: the sums" : "the outputs y: each the sum of the products at its turn", "y");
-  const window_ = svg("rect", { y: 20, height: 280, rx: 4, class: "mv-slide-window" }, root);
+  // In three pieces, so that it crosses no title.
+  const windows = [[20, 66], [106, 98], [222, 78]].map(([y, height]) =>
+    svg("rect", { y, height, rx: 4, class: "mv-slide-window" }, root),
+  );
   const rows = {};
   for (const [name, base, size] of [["K", 80, 52], ["x", 148, 36], ["product", 262, 36], ["y", 358, 34]]) {
     svg("line", { x1: 2, x2: width - 2, y1: base, y2: base, class: "mv-slide-base" }, root);
@@ -146,10 +149,10 @@ function layoutSlides(root, width) {
   const sums = SLIDES.map((_, k) =>
     svg("text", { x: x(k), y: 410, "text-anchor": "middle", class: "mv-slide-name" }, root),
   );
-  return { x, wide, first, rows, names, sums, window: window_, narrow };
+  return { x, wide, first, rows, names, sums, windows, narrow };
 }
 
-function drawSlides({ x, wide, first, rows, names, sums, window: frame, narrow }, state) {
+function drawSlides({ x, wide, first, rows, names, sums, windows, narrow }, state) {
   const { k, pads, ahead, K, y, terms: summed } = state;
   const values = { K: {}, x: {}, product: {}, y: {} };
   for (const [lag, { place, product }] of summed.entries()) {
@@ -192,10 +195,12 @@ function drawSlides({ x, wide, first, rows, names, sums, window: frame, narrow }
   );
   const newest = k + ahead;
   const oldest = newest - K.length + 1;
-  set(frame, {
-    x: (x(Math.max(first, oldest)) - wide / 2).toFixed(1),
-    width: (x(newest) - x(Math.max(first, oldest)) + wide).toFixed(1),
-  });
+  for (const frame of windows) {
+    set(frame, {
+      x: (x(Math.max(first, oldest)) - wide / 2).toFixed(1),
+      width: (x(newest) - x(Math.max(first, oldest)) + wide).toFixed(1),
+    });
+  }
 }
 
 export default { render };

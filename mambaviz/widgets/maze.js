@@ -195,7 +195,7 @@ function layoutMaze(root, width, maze) {
   const { narrow, map, graph, vector } = sizes;
   const title = (x, y, text) => svg("text", { x, y, text, class: "mv-title" }, root);
   title(map.x, 14, "Map");
-  title(narrow ? map.x : graph.left - 8, narrow ? graph.top - 20 : 14, narrow ? "Graph: what leads where" : "Graph: what leads where");
+  title(narrow ? map.x : graph.left - 8, narrow ? graph.top - 20 : 14, "Graph: what leads where");
   title(narrow ? 0 : map.x, vector, "State vector");
   const { columns, rows } = maze;
   const board = svg("g", {
@@ -338,9 +338,12 @@ function drawMaze(parts, { walk, maze, places, believed, steps, place, next }) {
   const vector = (values) => `(${values.map((v) => format(v)).join(", ")})`;
   set(first, { text: `A h + B x = ${vector(from)} + ${vector(move)} = ${vector(predicted)}`, class: "mv-maze-sum" });
   const stopped = before === place;
+  const isRim = predicted[0] < 0 || predicted[0] >= maze.columns || predicted[1] < 0 || predicted[1] >= maze.rows;
   set(second, {
     text: stopped
-      ? narrow ? `a wall: the state stays ${vector(from)}` : `A wall: the equation predicted ${vector(predicted)}, the state stays ${vector(from)}.`
+      ? narrow
+        ? `${isRim ? "the rim" : "a wall"}: the state stays ${vector(from)}`
+        : `${isRim ? "The rim" : "A wall"}: the equation predicted ${vector(predicted)}, the state stays ${vector(from)}.`
       : strayed
         ? `and so it is; in all, it believes ${vector(last)}`
         : "and so it is: predicted, and reached",

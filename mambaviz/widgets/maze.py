@@ -172,8 +172,9 @@ class Maze(Explorable):
     question = "What must you know to find the way on?"
     lesson = (
         "Not how you came: only where you are. A few numbers, the state, are"
-        " enough, together with the next move. In open space the state moves"
-        " by a linear equation; a wall is what that equation does not know."
+        " enough, together with the next move. Where no wall is met the state"
+        " moves by a linear equation; a wall is what that equation does not"
+        " know, and the rim of the maze is one too."
         " A controller that reads the state alone finds the exit in the"
         " least number of moves, eleven from the start."
     )
@@ -184,9 +185,10 @@ class Maze(Explorable):
         " by two different ways: the state is the same, and so is"
         " everything that can follow. Walk against a wall: the equation"
         " says that you have moved, the maze says no; the dashed trace is"
-        " where the equation believes you to be. Then take the walls away:"
-        " trace and walk are one. Let the controller walk from anywhere: it"
-        " needs exactly the number of moves that the state names."
+        " where the equation believes you to be. Then take the walls inside"
+        " away: trace and walk are one, until you walk against the rim. Let"
+        " the controller walk from anywhere: it needs exactly the number of"
+        " moves that the state names."
     )
     computed = {
         "mambaviz.widgets.maze.steps_to_exit": CHAPTER + "#maze-code",
@@ -214,7 +216,7 @@ class Maze(Explorable):
     )
     walls = Choice(
         "maze",
-        options={"maze": "with its walls", "open": "open space"},
+        options={"maze": "with its walls", "open": "open, but for the rim"},
         label="The maze",
     )
 

@@ -79,10 +79,11 @@ function layoutMeter(root, width) {
   svg("text", { x: 0, y: 132, text: narrow ? "bytes against length" : "bytes against length, both axes logarithmic", class: "mv-title" }, root);
   axis(root, { x, y, side: "bottom", values: [0, 1, 2, 3], text: (p) => grouped(10 ** p), name: "tokens L" });
   const frame = svg("g", { class: "mv-axis" }, root);
-  const levels = [-1, 0, 1, 2].map((p) => {
-    svg("line", { x1: x.range[0], x2: x.range[1], y1: y(p), y2: y(p) }, frame);
-    return [p, svg("text", { x: x.range[0] - 6, y: y(p) + 4, "text-anchor": "end" }, frame)];
-  });
+  // Of a range of four powers of ten and a bit, four or five are inside.
+  const levels = Array.from({ length: 5 }, () => ({
+    rule: svg("line", { x1: x.range[0], x2: x.range[1] }, frame),
+    text: svg("text", { x: x.range[0] - 6, "text-anchor": "end" }, frame),
+  }));
   const here = svg("line", { y1: y.range[0], y2: y.range[1], class: "mv-meter-here" }, root);
   const path = (name) => svg("path", { class: `mv-meter-line mv-meter-${name}` }, root);
   const lines = { cache: path("cache"), state: path("state"), both: path("both") };
@@ -92,9 +93,9 @@ function layoutMeter(root, width) {
   set(lines.state, { d: line([[x(0), y(0)], [far, y(0)]]) });
   const both = Math.log10(crossoverOf(D_CONV) / per);
   set(lines.both, { d: line([[x(0), y(both)], [far, y(both)]]) });
-  svg("text", { x: far, y: y(0) + 15, "text-anchor": "end", text: "Mamba’s states", class: "mv-meter-name mv-meter-state mv-rule-halo" }, root);
-  svg("text", { x: far, y: y(both) - 6, "text-anchor": "end", text: narrow ? "with convolution" : "states and the convolution’s inputs", class: "mv-meter-name mv-meter-both mv-rule-halo" }, root);
-  svg("text", { x: x(3) - 12, y: y(3 - Math.log10(per)) - 4, "text-anchor": "end", text: "KV cache", class: "mv-meter-name mv-meter-cache mv-rule-halo" }, root);
+  nameLine(root, "state", far, y(0) + 15, "Mamba’s states");
+  nameLine(root, "both", far, y(both) - 6, narrow ? "with convolution" : "states and the convolution’s inputs");
+  nameLine(root, "cache", x(3) - 12, y(3 - Math.log10(per)) - 4, "KV cache");
   for (const [length, level] of [[per, 0], [crossoverOf(D_CONV), both]]) {
     svg("circle", { cx: x(Math.log10(length)).toFixed(1), cy: y(level).toFixed(1), r: 4, class: "mv-meter-crossing" }, root);
   }
@@ -104,13 +105,28 @@ function layoutMeter(root, width) {
   return { bars, width, x, y, levels, here, dot, per };
 }
 
+/** A name that ends at a place; the lines behind it are left out. */
+function nameLine(root, name, x, y, text) {
+  const paper = svg("rect", { class: "mv-meter-paper" }, root);
+  const words = svg("text", { x, y, "text-anchor": "end", text, class: `mv-meter-name mv-meter-${name}` }, root);
+  const wide = words.getComputedTextLength();
+  set(paper, { x: (x - wide - 3).toFixed(1), y: (y - 11).toFixed(1), width: (wide + 4).toFixed(1), height: 14 });
+}
+
 function drawMeter({ bars, width, x, y, levels, here, dot, per }, { length, cache, both, state }) {
   const most = Math.max(cache, both);
   [[cache, `KV cache: ${inBytes(cache)}`], [both, `Mamba: ${inBytes(both)}`]].forEach(([count, words], n) => {
     set(bars[n].bar, { width: Math.max(1.5, (width * count) / most).toFixed(1) });
     set(bars[n].text, { text: words });
   });
-  for (const [p, text] of levels) set(text, { text: inBytes(state * 10 ** p) });
+  const lowest = Math.ceil(Math.log10(state) + y.domain[0]);
+  levels.forEach(({ rule, text }, n) => {
+    const power = lowest + n - Math.log10(state); // above the states
+    const at = y(power).toFixed(1);
+    const inside = power <= y.domain[1];
+    set(rule, { y1: at, y2: at, visibility: inside ? null : "hidden" });
+    set(text, { y: (y(power) + 4).toFixed(1), text: inside ? inBytes(10 ** (lowest + n)) : "" });
+  });
   const at = x(Math.log10(length)).toFixed(1);
   set(here, { x1: at, x2: at });
   set(dot, { cx: at, cy: y(Math.log10(length / per)).toFixed(1) });

@@ -207,7 +207,7 @@ function layoutHello(root, width) {
   const wide = narrow ? width : width * 0.46;
   svg("text", { x: 0, y: 14, text: "% of sentences in which it is read", class: "mv-title" }, root);
   const x = linear([-0.5, 4.5], [50, wide - 6]);
-  const y = linear([0, 1], [190, 34]);
+  const y = linear([0, 1], [190, 44]); // room for a number below the title
   axis(root, { x, y, side: "left", values: [0, 0.5, 1], text: (value) => String(100 * value) });
   svg("line", { x1: x(-0.5), x2: x(4.5), y1: y(CHANCE), y2: y(CHANCE), class: "mv-hello-chance" }, root);
   svg("text", { x: x(-0.5) - 6, y: y(CHANCE) + 2, "text-anchor": "end", text: "chance", class: "mv-hello-small" }, root);

@@ -171,10 +171,10 @@ class Series(Knob):
 
     def validate(self, obj: object, value: object) -> list[float]:
         """The numbers as a new list, or an error with the bounds in it."""
-        wanted = (
-            f"{self.shortest} to {self.longest} numbers"
-            f" from {self.low:g} to {self.high:g}"
-        )
+        count = f"{self.longest}"
+        if self.shortest < self.longest:
+            count = f"{self.shortest} to {count}"
+        wanted = f"{count} numbers from {self.low:g} to {self.high:g}"
         try:
             items = list(value)
         except TypeError:

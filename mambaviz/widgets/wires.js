@@ -41,7 +41,7 @@ function render(context) {
   };
 
   picture(card, {
-    height: () => 468,
+    height: () => 500,
     layout: layoutWires,
     draw: (parts) => drawWires(parts, now()),
     describe: () => {
@@ -60,22 +60,34 @@ function render(context) {
   timeButtons(card);
   const grid = html("div", { class: "mv-matrices" });
   for (const [name, rows] of [["A", 2], ["B", 2], ["C", 1], ["h", 2]]) grid.append(matrixFields(card, name, rows));
+  const from = (step, value) => () => (now().shown < STEPS_OF_WIRES.indexOf(step) ? "not yet" : value());
   card.controls.append(grid);
   slider(card, "x");
   slider(card, "D");
   choice(card, "skip");
   readouts(card, [
-    ["h′ = A h + B x", "A", () => pairText(now().slope)],
-    ["C h: y without D", "C", () => format(now().Ch)],
-    ["y = C h + D x", "y", () => format(now().y)],
-    ["Eigenvalues of A", "A", () => modes(knob("A")).values],
-    ["So, left alone, h", "h", () => modes(knob("A")).fate],
+    ["B x", "B", () => pairText(now().Bx)],
+    ["h′ = A h + B x", "A", from("A", () => pairText(now().slope))],
+    ["C h: y without D", "C", from("C", () => format(now().Ch))],
+    ["y = C h + D x", "y", from("D", () => format(now().y))],
+    ["Eigenvalues of A", "A", from("A", () => modes(knob("A")).values)],
+    ["So, left alone, h", "h", from("A", () => modes(knob("A")).fate)],
   ]);
   return card.stop;
 }
 
 function pairText(values, digits = 3) {
   return `(${values.map((value) => format(value, digits)).join(", ")})`;
+}
+
+/** A number of the state as its field has room for: in thousandths at most. */
+function stateText(value) {
+  return String(Number(Number(value.toPrecision(4)).toFixed(3)));
+}
+
+/** A pair beside a wire, in thousandths at most. */
+function wireText(values, digits) {
+  return pairText(values.map((value) => Number(value.toFixed(3))), digits);
 }
 
 /** The eigenvalues of A as text, and what they do to a state left alone. */
@@ -158,7 +170,7 @@ function matrixFields(card, name, rows) {
   box.append(html("span", { class: "mv-name" }, `${name} =`), body);
   const show = (all) => {
     model.get(name).forEach((value, n) => {
-      const text = String(Number(value.toFixed(4)));
+      const text = name === "h" ? stateText(value) : String(Number(value.toFixed(4)));
       const typing = !all && fields[n] === document.activeElement && fields[n].valueAsNumber === value;
       if (!typing && fields[n].value !== text) fields[n].value = text;
     });
@@ -170,6 +182,26 @@ function matrixFields(card, name, rows) {
   return box;
 }
 
+// Both equations in pieces: whose colour, the words, and the first step that
+// has them. No-break spaces, since those of a text's pieces are dropped.
+const EQUATIONS = [
+  ["h", "h′", 1],
+  ["sum", "\u00a0=\u00a0", 1],
+  ["A", "A", 1],
+  ["h", "\u00a0h", 1],
+  ["sum", "\u00a0+\u00a0", 1],
+  ["B", "B", 0],
+  ["x", "\u00a0x", 0],
+  ["sum", "\u2003\u2003", -1],
+  ["y", "y", 2],
+  ["sum", "\u00a0=\u00a0", 2],
+  ["C", "C", 2],
+  ["h", "\u00a0h", 2],
+  ["sum", "\u00a0+\u00a0", 3],
+  ["D", "D", 3],
+  ["x", "\u00a0x", 3],
+];
+
 function layoutWires(root, width) {
   const wide = Math.min(width, 560);
   const start = Math.floor((width - wide) / 2);
@@ -177,7 +209,8 @@ function layoutWires(root, width) {
   const middle = start + Math.round(wide * 0.43);
   const left = start + (narrow ? 40 : Math.round(wide * 0.17));
   const right = start + wide - (narrow ? 22 : 48);
-  const at = { x: 26, B: 96, sum: 164, h: 250, C: 322, out: 388, y: 446 };
+  const at = { x: 58, B: 128, sum: 196, h: 282, C: 354, out: 420, y: 478 };
+  const half = 80; // of the state's width
   // Terms of the two equations: B with x, A with its loop, C, D.
   const groups = {};
   for (const name of ["D", "A", "B", "C"]) groups[name] = svg("g", { class: `mv-wire mv-wire-${name}` }, root);
@@ -192,7 +225,7 @@ function layoutWires(root, width) {
   wire("B", `M${middle} ${at.x + 14}V${at.B - 17}M${middle} ${at.B + 17}V${at.sum - 13}`);
   head("B", middle, at.sum - 13, 0);
   box("B", middle, at.B, "B");
-  wire("A", `M${middle - 62} ${at.h}H${left}V${at.h - 26}M${left} ${at.h - 60}V${at.sum}H${middle - 13}`);
+  wire("A", `M${middle - half} ${at.h}H${left}V${at.h - 26}M${left} ${at.h - 60}V${at.sum}H${middle - 13}`);
   head("A", middle - 13, at.sum, -90);
   box("A", left, at.h - 43, "A");
   wire("A", `M${middle} ${at.sum + 13}V${at.h - 20}`);
@@ -214,14 +247,20 @@ function layoutWires(root, width) {
   node(middle, at.sum, "sum", "+");
   node(middle, at.out, "sum", "+");
   node(middle, at.y, "y", "y");
-  svg("rect", { x: middle - 62, y: at.h - 20, width: 124, height: 40, rx: 8, class: "mv-wire-state" }, root);
+  svg("rect", { x: middle - half, y: at.h - 20, width: 2 * half, height: 40, rx: 8, class: "mv-wire-state" }, root);
+  const sums = svg("text", { x: start + 2, y: 18, class: "mv-wire-equations" }, root);
   return {
     groups,
     narrow,
+    terms: EQUATIONS.map(([symbol, text, step]) => ({
+      ...{ symbol, step },
+      piece: svg("tspan", { text, "data-symbol": symbol }, sums),
+    })),
     x: svg("text", { x: middle - 22, y: at.x + 5, "text-anchor": "end", class: "mv-wire-value mv-wire-x" }, root),
     h: svg("text", { x: middle, y: at.h + 5, "text-anchor": "middle", class: "mv-wire-letter mv-wire-h" }, root),
     Bx: value("B", middle + 9, at.B + 38),
-    Ah: value("A", start + 2, at.sum - 10),
+    Ah: value("A", start + 2, at.sum - 26),
+    pushed: value("A", start + 2, at.sum - 10),
     slope: value("A", middle + 9, at.sum + 42),
     Ch: value("C", middle + 9, at.C + 38),
     Dx: value("D", right - 8, at.out - 9, "end"),
@@ -234,12 +273,19 @@ function drawWires(parts, { h, x, Bx, Ah, slope, Ch, Dx, y, shown, isCut }) {
     const cut = name === "D" && isCut;
     set(parts.groups[name], { class: `mv-wire mv-wire-${name}${n > shown ? " mv-later" : ""}${cut ? " mv-cut" : ""}${n === shown ? " mv-newest" : ""}` });
   });
+  for (const { symbol, step, piece } of parts.terms) {
+    const state = step > shown ? " mv-later" : step === shown ? " mv-newest" : "";
+    set(piece, { class: `mv-wire-term mv-wire-${symbol}${state}` });
+    // Cut, the last three pieces are no part of the model.
+    piece.style.display = step === 3 && isCut ? "none" : "";
+  }
   const digits = parts.narrow ? 2 : 3;
   set(parts.x, { text: `x = ${format(x)}` });
-  set(parts.h, { text: `h = ${pairText(h, digits)}` });
-  set(parts.Bx, { text: `B x = ${pairText(Bx, digits)}` });
-  set(parts.Ah, { text: shown >= 1 ? `A h = ${pairText(Ah, digits)}` : "" });
-  set(parts.slope, { text: shown >= 1 ? `h′ = ${pairText(slope, digits)}` : "" });
+  set(parts.h, { text: `h = ${wireText(h, digits)}` });
+  set(parts.Bx, { text: `B x = ${wireText(Bx, digits)}` });
+  set(parts.Ah, { text: shown >= 1 ? "A h =" : "" });
+  set(parts.pushed, { text: shown >= 1 ? wireText(Ah, digits) : "" });
+  set(parts.slope, { text: shown >= 1 ? `h′ = ${wireText(slope, digits)}` : "" });
   set(parts.Ch, { text: shown >= 2 ? `C h = ${format(Ch, digits)}` : "" });
   set(parts.Dx, { text: shown >= 3 ? (isCut ? "cut" : `D x = ${format(Dx, digits)}`) : "" });
   set(parts.y, { text: shown >= 3 ? `y = ${format(y)}` : shown === 2 ? `so far ${format(Ch)}` : "" });

@@ -45,12 +45,14 @@ class Wires(Explorable):
         " through."
     )
     answer = (
-        "Go through the four terms in their order. B x: the input pushes"
+        "Go through the four terms in their order; each lights up in the"
+        " equations as it comes to its wire. B x: the input pushes"
         " some of the states. A h: each state pushes itself, on the diagonal,"
         " and the other one, off it; set the two entries off the diagonal to"
         " 0 and neither feels the other. Their sum is the rate h′, not the"
         " next state. C h: what shows of the state. D x: what passes it by."
-        " Cut D: y changes by D x exactly, and no other wire does. Now let"
+        " Cut D: y changes by D x exactly, no other wire does, and what is"
+        " left is the state space model proper. Now let"
         " time pass: h and everything after it changes, while A, B, C and"
         " D stay as they are."
     )
@@ -155,19 +157,26 @@ class Wires(Explorable):
         return torch.tensor(found, dtype=torch.complex128)
 
     def numbers(self) -> dict[str, str]:
-        """The numbers on the wires, as text."""
+        """The numbers on the wires that are reached, as text."""
         on = self.currents()
+        steps = self.knob_traits()["step"].options
+        reached = list(steps).index(self.step)
 
         def told(value: Tensor) -> str:
             if value.ndim == 0:
                 return f"{value.item():.3g}"
             return ", ".join(f"{v:.3g}" for v in value.tolist())
 
+        wires = (
+            (0, "B x", "Bx"),
+            (1, "A h", "Ah"),
+            (1, "h′ = A h + B x", "slope"),
+            (2, "C h", "Ch"),
+            (3, "D x", "Dx"),
+            (3, "y = C h + D x", "y"),
+        )
         return {
-            "B x": told(on["Bx"]),
-            "A h": told(on["Ah"]),
-            "h′ = A h + B x": told(on["slope"]),
-            "C h": told(on["Ch"]),
-            "D x": told(on["Dx"]),
-            "y = C h + D x": told(on["y"]),
+            label: told(on[name])
+            for step, label, name in wires
+            if step <= reached
         }

@@ -111,6 +111,27 @@ def test_no_page_pushes_a_phone_sideways(browser, book):
     assert wide == {}
 
 
+@pytest.mark.parametrize("width", [360, 390])
+def test_a_phone_shows_displayed_equations_whole(browser, book, width):
+    """What is cut there can be scrolled, but who would know?"""
+    cut, seen_any = {}, False
+    for path in pages_of(book):
+        root, size = book.as_uri() + "/", {"width": width, "height": 740}
+        with visit(browser, root, path, viewport=size) as seen:
+            shown = seen.page.locator("div.math mjx-container").evaluate_all(
+                """all => all.map((set) => [
+                  set.textContent.slice(0, 60),
+                  set.scrollWidth,
+                  set.clientWidth,
+                ])"""
+            )
+        seen_any = seen_any or bool(shown)
+        if wide := [one for one in shown if one[1] > one[2]]:
+            cut[path] = wide
+    assert seen_any
+    assert cut == {}
+
+
 def test_nothing_shifts_while_a_page_loads(browser, book_url):
     context = browser.new_context(viewport=PHONE)
     context.add_init_script(

@@ -20,7 +20,7 @@ def test_the_annotated_s4_is_linked_section_by_section(text):
             rf"\]\({re.escape(site)}([^)]+)\)", section
         )
         for section in sections
-        if "*In the Annotated S4:*" in section
+        if ":::{margin} In the Annotated S4" in section
     }
     part_1b = "#part-1b-addressing-long-range-dependencies-with-hippo"
     assert noted == {
@@ -48,3 +48,9 @@ def test_the_network_keeps_as_many_numbers_as_it_says(text):
     said = " ".join(text.split())
     assert "8 channels of 32 states" in said
     assert "from a state of 256 numbers" in said
+
+
+def test_no_picture_is_described_for_one_mode_alone(source):
+    """In the dark a stronger colour is a brighter one."""
+    words = "\n".join(cell.source for cell in source.cells)
+    assert not re.search(r"(?i)\b(dark|bright|pale)(er|est)?\b", words)

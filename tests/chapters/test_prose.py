@@ -1,5 +1,6 @@
 """What holds for the words of every chapter."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ FENCE = re.compile(r"^(`{3,})\{?.*?^\1$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]+`")
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$]+?)\$", re.DOTALL)
 CAPTION_MATH = re.compile(r"\\{1,2}\((.+?)\\{1,2}\)", re.DOTALL)
+SHADES = r"(?i)\b(?:dark|bright|light|pale)(?:er|est)\b|\b(?:dark|bright)\b"
 CITATION = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 # Commands of TeX that stand for a symbol of ours; the rest are layout.
 GREEK = r"\\(?:Delta|varphi|phi|lambda|omega|tau|sigma|theta|pi|ell)\b"
@@ -76,6 +78,18 @@ def bibliography():
     return {re.match(r"\w+\{([^,]+),", entry)[1]: entry for entry in entries}
 
 
+def told_of_pictures(page):
+    """The captions and the alternative texts that a page's cells give."""
+    return [
+        part.value
+        for code in cells(page, "code")
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.keyword) and node.arg in ("alt", "caption")
+        for part in ast.walk(node.value)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    ]
+
+
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
@@ -120,6 +134,13 @@ def test_a_page_has_one_title_and_skips_no_level(page):
     assert all(after <= before + 1 for before, after in steps)
 
 
+@pages
+def test_no_scale_of_colours_is_told_by_its_lightness(page):
+    """In the dark the scales are turned: say "the stronger the colour"."""
+    for words in told_of_pictures(page):
+        assert not re.findall(SHADES, words), words
+
+
 def test_what_is_cited_is_in_the_bibliography_and_nothing_else():
     assert cited() == set(bibliography())
 
@@ -145,9 +166,12 @@ def test_the_judges_can_object(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "# A title\n\nIt is simply $Q + \\text{q}$ of `code!`!\n\n"
-        "```python\ncolor = 1\n```\n\nThe color $\\tau$ {cite}`one,two`.\n"
+        "```python\ncolor = 1\n```\n\nThe color $\\tau$ {cite}`one,two`.\n\n"
+        '```{code-cell} ipython3\nplate(caption=f"Darker is {2}.")\n```\n'
     )
     assert symbols(page) == {"Q", r"\tau"}
     assert prose(page).count("!") == 1
     assert len(re.findall(AMERICAN, prose(page))) == 1
     assert "one" not in prose(page)
+    (caption, *_) = told_of_pictures(page)
+    assert re.findall(SHADES, caption) == ["Darker"]

@@ -1,9 +1,13 @@
 """The chapter says in its prose what its cells compute."""
 
+import re
+
 import torch
 
 from mambaviz import widgets
+from mambaviz.book.equations import colour
 from mambaviz.figures import state_space_models as figures
+from mambaviz.models import RELEASED
 from tests.chapters.reading import code_cells
 
 CHAPTER = "state-space-models"
@@ -47,3 +51,19 @@ def test_numbers_in_words_are_those_of_the_cells(text, executed):
     assert f"= {2 * figures.LAUNCH[5] / 9.81:.2f}$ seconds" in text
     error = printed(executed, "loss ").rpartition(" ")[2].removesuffix("%")
     assert 0 < float(error) < 1
+
+
+def test_the_smallest_released_model_has_so_many_channels(words):
+    smallest = min(RELEASED.values(), key=lambda config: config.d_model)
+    channels = smallest.expand * smallest.d_model
+    assert f"side by side, {channels:,} in the smallest released" in words
+    assert smallest.block().d_inner == channels
+
+
+def test_the_equations_without_d_stand_in_their_colours(text):
+    """What the page shows of the model proper, term by term."""
+    section = text.partition("### D goes past it")[2].partition("\n## ")[0]
+    (equations,) = re.findall(r"\$\$\n(.+?)\n\$\$", section, re.DOTALL)
+    coloured = colour(equations)
+    found = re.findall(r"\\class\{mv-(\w+)\}", coloured)
+    assert found == ["h", "A", "h", "B", "x", "y", "C", "h"]

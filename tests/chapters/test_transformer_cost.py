@@ -57,3 +57,9 @@ def test_numbers_in_the_prose_are_those_of_the_code(words):
     assert f"{cost.kv_cache_bytes(1, 12, 768):,} bytes a token" in words
     kept = cost.ssm_state_bytes(24, 768) + cost.conv_state_bytes(24, 768)
     assert f"stays {kept:,} bytes" in words
+
+
+def test_pictures_are_described_for_a_dark_page_too(text):
+    # There what is strong is bright.
+    assert "darker" not in text
+    assert "is dark" not in text

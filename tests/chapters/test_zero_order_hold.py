@@ -16,7 +16,7 @@ from mambaviz.theory.discretize import (
     euler_to_zoh_ratio,
     half_life,
 )
-from tests.chapters.reading import code_cells
+from tests.chapters.reading import code_cells, printed
 
 CHAPTER = "zero-order-hold"
 
@@ -58,6 +58,26 @@ def test_ratios_in_the_prose_are_those_of_the_rules(words):
     (said,) = re.findall(r"At \$u = 0\.1\$ that is .+? Why", words)
     assert re.findall(r"\b\d\.\d\d\b", said) == ratios
     assert f"{', '.join(ratios[:-1])} and {ratios[-1]} times as large" in words
+
+
+def test_the_box_of_notation_tells_time_from_steps(text):
+    section = text.partition("## From the equation to the step")[2]
+    section = section.partition("\n## ")[0]
+    assert section.count(":name: time-and-steps") == 1
+    box = section.partition(":name: time-and-steps")[2].partition(":::")[0]
+    for row in (
+        r"| $x(t)$, $h(t)$, $y(t)$ | $x_k$, $h_k$, $y_k$ |",
+        r"| $A$, $B$, which give a rate | $\bar A$, $\bar B$, with a bar",
+    ):
+        assert row in box
+    # Where a hold ends both name one number: the cells show it of all holds.
+    assert r"$h_k = h(t)$ at $t = (k + 1)\,\Delta$" in box
+
+
+def test_the_block_stores_a_and_no_bar(executed):
+    stored = printed(executed, "block.state_dict()").split()
+    assert "A_log" in stored
+    assert not [name for name in stored if "bar" in name.lower()]
 
 
 @pytest.mark.parametrize("rule", DISCRETIZATION_RULES)

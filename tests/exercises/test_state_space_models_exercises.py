@@ -1,11 +1,13 @@
 """The exercises on state space models, against numbers worked out by hand."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.signal
 import torch
 
-from mambaviz.exercises import check, find
+from mambaviz.exercises import check, find, state_space_models
 from mambaviz.exercises.state_space_models import _REDUNDANT
 
 
@@ -78,3 +80,11 @@ def test_a_typical_error_gets_the_hint_that_is_meant_for_it(
 ):
     result = check(f"ssm/{name}", answer)
     assert result.hint == find(f"ssm/{name}").mistakes[which].hint
+
+
+def test_minus_signs_in_the_words_are_true_ones():
+    for exercise in state_space_models.EXERCISES:
+        hints = [mistake.hint for mistake in exercise.mistakes]
+        for words in (exercise.question, exercise.nudge, *hints):
+            outside_code = re.sub(r"`[^`]*`", "", words)
+            assert not re.search(r"(?<![A-Za-z])-", outside_code), words

@@ -5,6 +5,7 @@ wrong theory would be noticed.
 """
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -92,13 +93,13 @@ def test_the_numbers_in_the_questions_are_those_of_the_solutions():
     assert "`A_bar` = 0.5 and `B_bar` = 0.25" in question
     assert "input 4 " in question
     assert "input 8 " in question
-    assert "A = -1 " in find("zoh/half-life").question
+    assert "A = −1 " in find("zoh/half-life").question
     assert "50 steps" in find("zoh/half-life").question
-    assert "A = -16 " in find("zoh/euler-limit").question
+    assert "A = −16 " in find("zoh/euler-limit").question
     assert "three times" in find("zoh/ratio").question
     which_rule = find("zoh/which-rule").question
-    assert "Δ A = -6." in which_rule
-    assert "`A_bar` = -0.5?" in which_rule
+    assert "Δ A = −6." in which_rule
+    assert "`A_bar` = −0.5?" in which_rule
 
 
 def test_the_state_at_the_end_of_the_second_hold_is_the_continuous_one():
@@ -132,7 +133,7 @@ def test_no_other_rule_gives_the_decay_that_the_question_names():
     assert (1 - 3) / (1 + 3) == -0.5  # the bilinear rule at delta A = -6
     hint = [m.hint for m in find("zoh/which-rule").mistakes]
     for text, A_bar in zip(
-        hint, ("-5", "0.143", "0.0025", "0.0025"), strict=True
+        hint, ("−5", "0.143", "0.0025", "0.0025"), strict=True
     ):
         assert A_bar in text
     assert math.exp(-6) == pytest.approx(0.0025, abs=5e-5)
@@ -313,3 +314,11 @@ def test_b_bar_is_judged_where_gradients_are_switched_off():
         assert check("zoh/b-bar", solve_b_bar).passed is True
         result = check("zoh/b-bar", with_a_constant)
     assert result.hint == hint_of("zoh/b-bar", 5)
+
+
+def test_minus_signs_in_the_words_are_true_ones():
+    for exercise in zero_order_hold.EXERCISES:
+        hints = [mistake.hint for mistake in exercise.mistakes]
+        for words in (exercise.question, exercise.nudge, *hints):
+            outside_code = re.sub(r"`[^`]*`", "", words)
+            assert not re.search(r"(?<![A-Za-z])-", outside_code), words

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.signal
+import sympy
 import torch
 from matplotlib.text import Text
 
 from mambaviz.figures import three_representations as figures
 from mambaviz.figures.plate import NARROW, blank_axes, plate
+from mambaviz.figures.timing import slope
 
 
 def real(*values):
@@ -20,18 +22,39 @@ VARYING = M * real(1, 0.3, 1, 1, 0.3, 0.3, 1, 0.3)
 TIMES = (
     {
         "recurrence": ([512, 1024, 2048], [3e-3, 6e-3, 1.2e-2]),
-        "direct": ([512, 1024, 2048], [2e-5, 8e-5, 3.2e-4]),
-        "FFT": ([2**14, 2**15, 2**16], [6e-3, 1.3e-2, 2.8e-2]),
+        "direct": ([512, 1024, 2048], [5e-5, 2e-4, 8e-4]),
+        "FFT": ([512, 1024, 2**16], [2e-4, 2.3e-4, 1e-2]),
     },
     {
         "recurrence": ([2**14, 2**18, 2**21], [4e-6] * 3),
         "convolution": ([2**14, 2**18, 2**21], [3e-6, 4e-5, 6e-4]),
     },
 )
+A_bar, B_bar, C = sympy.symbols("A_bar B_bar C")
+LETTERS = sympy.symbols("x_0:3")
+WRITTEN_OUT = [
+    sum(C * A_bar ** (k - j) * B_bar * LETTERS[j] for j in range(k + 1))
+    for k in range(3)
+]
+COUNTS = {
+    "d_state": 16,
+    "length": 1024,
+    "solver": 7680,
+    "step": 79,
+    "last output": 2047,
+    "twice": 2.19,
+}
 WAVE = torch.sin(torch.arange(40.0))
 LOSSES = [0.33 * 0.97**k for k in range(200)]
 PLATES = {
     "unrolled": (figures.draw_unrolled, (), 2, 230),
+    "written_out": (
+        figures.draw_written_out,
+        (WRITTEN_OUT, LETTERS),
+        1,
+        140,
+    ),
+    "three": (figures.draw_three, (COUNTS,), 3, 260),
     "terms": (figures.draw_terms, (TERMS,), 1, 240),
     "image_filter": (
         figures.draw_image_filter,
@@ -100,6 +123,59 @@ def test_unrolled_shows_every_step():
     assert [text.get_text() for text in loop.texts].count("Ā") == 1
 
 
+def test_the_letters_are_those_of_the_algebra():
+    """S068: row by row, each weight above a bar of the age of its token."""
+    h, written = 0, []
+    for x_k in LETTERS:
+        h = A_bar * h + B_bar * x_k
+        written.append(sympy.expand(C * h))
+    ax = figures.draw_written_out(written, LETTERS)
+    rows = {}
+    for text in ax.texts:
+        rows.setdefault(text.get_position()[1], []).append(text)
+    read = [
+        "".join(t.get_text() for t in sorted(row, key=Text.get_position))
+        for _, row in sorted(rows.items())
+    ]
+    assert read == [
+        "y₀=CB̄x₀",
+        "y₁=CĀB̄x₀+CB̄x₁",
+        "y₂=CĀ²B̄x₀+CĀB̄x₁+CB̄x₂",
+    ]
+    by_age = {}
+    for bar in ax.patches:
+        age = round(bar.get_y() - bar.get_x() - 0.56)
+        by_age.setdefault(age, set()).add(bar.get_alpha())
+    assert [len(by_age[age]) for age in range(3)] == [1, 1, 1]
+    strength = [max(by_age[age]) for age in range(3)]
+    assert strength == sorted(strength, reverse=True)
+
+
+def test_for_and_against_have_the_counts():
+    """S079."""
+    words = {
+        panel.get_title(): [text.get_text() for text in panel.texts]
+        for panel in figures.draw_three(COUNTS)
+    }
+    assert list(words) == [
+        "differential equation",
+        "recurrence",
+        "convolution",
+    ]
+    assert "− a token: 7,680 operations" in words["differential equation"]
+    assert "+ a token: 79 operations" in words["recurrence"]
+    assert "+ twice as long: 2.2 × the work" in words["convolution"]
+    assert "− token 1,024: 2,047 operations" in words["convolution"]
+    for lines in words.values():
+        assert {line[:2] for line in lines} >= {"+ ", "− "}
+
+
+def test_the_slopes_of_a_solver_are_counted():
+    A, B = -torch.arange(1, 5).double(), torch.ones(4).double()
+    few, many = (figures.count_slopes(A, B, delta) for delta in (0.01, 1.0))
+    assert 2 < few < many
+
+
 def test_stripes_are_of_one_shade_where_the_system_is_fixed():
     fixed, varying = figures.draw_toeplitz(M, VARYING)
 
@@ -121,6 +197,18 @@ def test_each_line_has_its_name_and_its_slope():
     labels = [line.get_label() for line in [*whole.lines, *token.lines]]
     assert labels[:2] == ["recurrence: 1.0", "direct: 2.0"]
     assert labels[3] == "recurrence: 0.0"
+
+
+def test_the_lines_of_a_whole_sequence_can_cross():
+    """S077: all ways from one length on, the FFT the farthest."""
+    times = figures.measure_sequence()
+    assert list(times) == ["recurrence", "direct", "FFT"]
+    assert len({lengths[0] for lengths, _ in times.values()}) == 1
+    assert max(times["FFT"][0]) > 8 * max(times["direct"][0])
+    assert all(min(seconds) > 0 for _, seconds in times.values())
+    # Not how fast, which is the machine's affair: a direct convolution of
+    # 16 times the length does 256 times the work.
+    assert slope(*times["direct"], last=5) > 1
 
 
 def test_times_are_positive_and_as_many_as_lengths():

@@ -1,8 +1,11 @@
 """DrawAndRemember, SignFlip and FourAs: numbers, and in a browser."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 import torch
 import traitlets
 
@@ -49,6 +52,44 @@ def test_the_state_is_the_projection(now):
     torch.testing.assert_close(
         widget.state(), project_held(x, 7, "uniform", now), rtol=0, atol=1e-11
     )
+
+
+@pytest.mark.parametrize("memory", ["legs", "legt", "fading"])
+def test_numbers_moved_by_hand_are_legendre_coefficients(memory):
+    """S093: of a silent signal, so that nothing but the hand is read."""
+    moved = [0.0] * 24
+    moved[0], moved[3] = 0.5, -0.2
+    widget = DrawAndRemember(memory=memory, samples=[0.0] * 64, moved=moved)
+    measure, horizon = widget.measure()
+    ages = torch.arange(64, dtype=torch.float64).flip(0) + 0.5
+    past = ages <= horizon if memory == "legt" else ages < 65
+    place = (
+        torch.exp(-ages / horizon)
+        if measure == "exponential"
+        else 1 - ages / horizon
+    )
+    z = 2 * place[past] - 1
+    cubic = np.sqrt(7) * scipy.special.eval_legendre(3, z.numpy())
+    np.testing.assert_allclose(
+        widget.reading()[past], 0.5 - 0.2 * cubic, atol=1e-12
+    )
+
+
+def test_no_other_number_fits_better():
+    """The coefficients of scaled LegS are the best ones."""
+    x = DrawAndRemember(states=6).numbers()
+    for n in range(6):
+        for way in (-0.1, 0.1):
+            moved = [way * (k == n) for k in range(24)]
+            worse = DrawAndRemember(states=6, moved=moved).numbers()
+            assert float(worse["Error, all of it"]) > float(
+                x["Error, all of it"]
+            )
+
+
+def test_the_random_memory_takes_no_notice_of_a_hand():
+    plain = DrawAndRemember(memory="random").numbers()
+    assert DrawAndRemember(memory="random", moved=[1] * 24).numbers() == plain
 
 
 def test_silence_has_no_correlation():
@@ -120,7 +161,7 @@ def test_every_slider_redraws_and_reset_brings_back(show, kind):
     first = card.inner_html()
     for name in kind.knob_traits():
         knob = page.locator(f'input[type="range"][data-trait="{name}"]')
-        if not knob.count():
+        if not knob.count() or knob.is_disabled():
             continue
         before = state(page, name)
         knob.focus()
@@ -163,7 +204,12 @@ def test_the_page_shows_the_numbers_of_python(show, memory):
     widget = DrawAndRemember(memory=memory)
     page = show(widget)
     said = widget.numbers()
-    for label in ("Correlation", "Error, newest fifth", "Error, oldest fifth"):
+    for label in (
+        "Correlation",
+        "Error, all of it",
+        "Error, newest fifth",
+        "Error, oldest fifth",
+    ):
         shown = readout(page, label).inner_text()
         assert float(shown) == pytest.approx(float(said[label]), rel=6e-3)
 
@@ -240,6 +286,76 @@ def test_play_lets_the_state_hear_the_signal(show):
     stopped = state(page, "now")
     page.wait_for_timeout(300)
     assert state(page, "now") == stopped
+
+
+@pytest.mark.browser
+def test_the_horizon_rests_where_there_is_none(show):
+    page = show(DrawAndRemember())
+    slider = page.locator('input[type="range"][data-trait="horizon"]')
+    hint = page.locator(".mv-slider", has=slider).locator(".mv-hint")
+    assert slider.is_disabled()
+    assert hint.inner_text().startswith("scaled LegS has none")
+    for name, rests in (("LegT: a window", False), ("a random matrix", True)):
+        page.locator("label", has_text=name).click()
+        frame(page)
+        assert slider.is_disabled() == rests
+    assert hint.inner_text() == "a random matrix has none"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("touch", [False, True])
+def test_a_number_is_moved_with_a_mouse_and_with_a_finger(show, touch):
+    page = show(DrawAndRemember(), has_touch=touch)
+    area = page.locator(".mv-state-area").bounding_box()
+    x = area["x"] + 3.5 * area["width"] / 12
+    y = [area["y"] + share * area["height"] for share in (0.25, 0.1)]
+    if touch:
+        page.touchscreen.tap(x, y[0])
+    else:
+        page.mouse.move(x, y[0])
+        page.mouse.down()
+        # A hand that strays sideways moves the number that it took.
+        page.mouse.move(x + 60, y[1])
+        page.mouse.up()
+    moved = state(page, "moved")
+    assert [n for n in range(24) if moved[n]] == [3]
+    heard = DrawAndRemember().heard()[3].item()
+    # The area has 42 pixels for the limit of 0.5, and 4 more.
+    wanted = 0.5 / 42 * (23 if touch else 36.8)
+    assert heard + moved[3] == pytest.approx(wanted, abs=0.02)
+    frame(page)
+    assert float(readout(page, "Error, all of it").inner_text()) > 0.3
+
+
+@pytest.mark.browser
+def test_a_number_is_moved_with_the_keyboard_and_forgotten(show):
+    page = show(DrawAndRemember())
+    back = page.get_by_role("button", name="Numbers as heard")
+    assert back.is_disabled()
+    handle = page.locator(".mv-number")
+    handle.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowUp"):
+        handle.press(key)
+    heard = DrawAndRemember().heard()
+    value = heard[2].item() + state(page, "moved")[2]
+    assert value == pytest.approx(math.floor(20 * heard[2]) / 20 + 0.1)
+    frame(page)
+    said = handle.get_attribute("aria-valuetext")
+    assert said.startswith("number 3 of 12: ")
+    assert page.locator(".mv-remember-share").get_attribute("d")
+    back.click()
+    assert not any(state(page, "moved"))
+    # What is heard anew has numbers of its own.
+    handle.press("ArrowDown")
+    assert any(state(page, "moved"))
+    page.get_by_role("button", name="Steps").click()
+    assert not any(state(page, "moved"))
+    handle.press("ArrowDown")
+    page.get_by_role("button", name="Reset").click()
+    assert not any(state(page, "moved"))
+    page.locator("label", has_text="a random matrix").click()
+    frame(page)
+    assert not handle.is_visible()
 
 
 @pytest.mark.browser

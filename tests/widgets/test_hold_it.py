@@ -280,3 +280,55 @@ def test_a_dot_beyond_the_picture_is_an_arrow_at_its_edge(show):
         below = y > box["height"] / 2
         flipped = up.get_attribute("transform") == "scale(1 -1)"
         assert flipped == below == (k % 2 == 1)
+
+
+def test_in_steps_there_is_no_time_and_no_curve(show):
+    widget = HoldIt(view="steps")
+    assert "in steps" in widget.numbers()["What is shown"]
+    page = show(HoldIt(), viewport={"width": 760, "height": 900})
+    of_time = (*("tread", "area", "curve", "misses", "edges", "delta"),)
+    for name in of_time:
+        assert page.locator(f".mv-hold-{name}").first.is_visible() or (
+            name == "misses"  # there are none with the zero-order hold
+        )
+    page.get_by_role("radio", name="in steps").focus()
+    page.keyboard.press("Space")
+    assert state(page, "view") == "steps"
+    for name in of_time:
+        assert not page.locator(f".mv-hold-{name}").first.is_visible()
+    sticks = page.locator(".mv-hold-sticks").get_attribute("d")
+    grips = page.locator(".mv-grip").evaluate_all(
+        "(all) => all.map((grip) => grip.cx.baseVal.value)"
+    )
+    across = [float(x) for x in re.findall(r"M([\d.]+)", sticks)]
+    # Input and output of one k stand at one place.
+    assert across == pytest.approx(grips, abs=0.1)
+    assert [x for x, _ in dots(page)] == pytest.approx(grips, abs=0.1)
+    ticks = page.locator(".mv-hold-times text").all_text_contents()
+    assert ticks == ["k = 0", *map(str, range(1, 10))]
+    names = page.locator(".mv-hold-dots text").all_text_contents()
+    assert names[:2] == ["y₀", "y₁"]
+    assert "no time" in page.locator("svg.mv-picture").get_attribute(
+        "aria-label"
+    )
+    said = page.locator(".mv-hold-look").all_text_contents()
+    assert said[0] == "Step k = 1: x₁ goes in, y₁ = h₁ comes out"
+    third = handle(page, 3)
+    third.focus()
+    page.keyboard.press("ArrowDown")
+    assert state(page, "samples")[3] == 0.8
+    assert third.get_attribute("aria-valuetext") == "0.8, at step 3"
+
+
+def test_the_outputs_of_the_steps_are_the_states_of_python(show):
+    widget = HoldIt(view="steps", rule="mamba", samples=[0.5, -0.25] * 4)
+    page = show(widget, viewport={"width": 760, "height": 900})
+    wanted = [float(h) for h in widget.numbers()["h"].split(", ")]
+    # 280 pixels are 2.9 of the axis; 0 is in the middle.
+    found = [(190 - y) * 2.9 / 280 for _, y in dots(page)]
+    assert found == pytest.approx(wanted, abs=0.006)
+    page.get_by_role("radio", name="in time").focus()
+    page.keyboard.press("Space")
+    assert state(page, "view") == "time"
+    assert page.locator(".mv-hold-sticks").is_visible() is False
+    assert page.locator(".mv-hold-dots text").first.text_content() == "h₀"

@@ -1,6 +1,8 @@
 """A slider, a typed number, a link and Python obey the same limits."""
 
 import math
+from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 import traitlets
@@ -57,21 +59,45 @@ def test_wherever_a_slider_stands_python_takes_its_value(page, kind):
     for name, knob in widget.knobs.items():
         if knob["kind"] != "quantity":
             continue
-        values, back = page.evaluate(
-            """(knob) => {
-                const { low, high, at, value } = MambaViz.modules.lib
-                    .strides(knob);
-                const all = [];
-                for (let k = low; k <= high; k++) all.push(k);
-                return [all.map(value), all.map(value).map(at)];
-            }""",
-            knob,
-        )
+        values, back = places(page, knob)
         assert values[0] == knob["low"]
         assert values[-1] == knob["high"]
         assert values == sorted(set(values)), name
         assert back == list(range(int(back[0]), int(back[-1]) + 1)), name
         assert all(taken(widget, name, value) for value in values)
+
+
+@pytest.mark.parametrize("kind", widgets.__all__)
+def test_between_its_bounds_a_slider_stands_at_round_numbers(page, kind):
+    for name, knob in getattr(widgets, kind)().knobs.items():
+        if knob["kind"] != "quantity" or knob["integer"]:
+            continue
+        inner = [Decimal(str(value)) for value in places(page, knob)[0][1:-1]]
+        assert 90 <= len(inner) < 300, name
+        steps = {b - a for a, b in pairwise(inner)}
+        leading = {step.as_tuple().digits[0] for step in steps}
+        assert leading <= {1, 2, 5}, name
+        for a, b in pairwise(inner):
+            assert a % (b - a) == b % (b - a) == 0, name
+        if knob["scale"] == "log":
+            ratios = [abs(b / a) for a, b in pairwise(inner)]
+            assert max(max(r, 1 / r) for r in ratios) < 1.11, name
+        else:
+            assert len(steps) == 1, name
+
+
+def places(page, knob):
+    """Every value a slider can have, and where each of them stands."""
+    return page.evaluate(
+        """(knob) => {
+            const { low, high, at, value } = MambaViz.modules.lib
+                .strides(knob);
+            const all = [];
+            for (let k = low; k <= high; k++) all.push(k);
+            return [all.map(value), all.map(value).map(at)];
+        }""",
+        knob,
+    )
 
 
 # What every JavaScript object has, and no knob.

@@ -18,6 +18,7 @@ from mambaviz.widgets import ComparisonTable, FoldUnfold, StillKnowsHello
 from mambaviz.widgets.comparison_table import LAYERS, costs, slope
 from mambaviz.widgets.fold_unfold import INPUTS
 from mambaviz.widgets.still_knows_hello import draws, network
+from tests.browsing import page_with
 from tests.widgets.showing import (
     frame,
     readout,
@@ -142,6 +143,11 @@ def test_slopes_are_what_doubling_does():
     assert 1 < slope("linear", "training", *at) < 1.1
 
 
+def test_sizes_have_words():
+    knob = ComparisonTable.knob_traits()["d_model"]
+    assert (knob.label, knob.symbol) == ("d_model", "ink")
+
+
 def test_seconds_are_marked_as_measured_and_counts_are_not():
     page = ComparisonTable(TIMES).static_html()
     assert page.startswith("<section data-measured>")
@@ -194,6 +200,7 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
         *(lambda n=n: FoldUnfold(unfolded=n, w_h=-1.23) for n in range(6)),
         StillKnowsHello,
         lambda: StillKnowsHello(kind="linear", rho=1.2),
+        lambda: StillKnowsHello(kind="linear", rho=1.0),
         lambda: ComparisonTable(TIMES, doublings=20, d_model=4096),
     ],
 )
@@ -224,6 +231,32 @@ def test_the_last_state_stays_while_the_loop_unfolds(show):
 
 
 @pytest.mark.browser
+def test_a_link_keeps_the_state_over_a_reload(browser, tmp_path):
+    file = tmp_path / "page.html"
+    file.write_text(page_with(FoldUnfold()), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    field = page.locator('[data-field="h_0"]')
+    field.fill("-0.37")
+    field.press("Enter")
+    page.get_by_role("button", name="Copy link").click()
+    last = readout(page, "h₅ as it stands here").inner_text()
+    link = page.evaluate("location.href")
+    page.reload()
+    elsewhere = browser.new_page()
+    elsewhere.goto(link)
+    for opened in (page, elsewhere):
+        assert state(opened, "h_0") == -0.37
+        shown = readout(opened, "h₅ as it stands here").inner_text()
+        assert shown == last != readout_of(FoldUnfold())
+        opened.close()
+
+
+def readout_of(widget):
+    return widget.numbers()["h₅"].replace("-", "−")
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("kind", ["tanh", "linear"])
 def test_the_page_reads_the_words_that_python_reads(show, kind):
     widget = StillKnowsHello(kind=kind, rho=0.62)
@@ -234,7 +267,7 @@ def test_the_page_reads_the_words_that_python_reads(show, kind):
     four = readout(page, "Gradient after 4 steps").inner_text()
     assert four == said["Gradient after 4 steps"]
     bars = page.locator(".mv-hello-bar").evaluate_all(
-        "(all) => all.map((bar) => bar.height.baseVal.value / 156)"
+        "(all) => all.map((bar) => bar.height.baseVal.value / 146)"
     )
     wanted = [float(v[:-2]) / 100 for v in list(said.values())[:5]]
     assert bars == pytest.approx(wanted, abs=1e-3)

@@ -11,6 +11,7 @@ import scipy.sparse.csgraph
 import torch
 import traitlets
 
+from mambaviz import theme
 from mambaviz.widgets import DrawASignal, Maze, Wires
 from mambaviz.widgets.maze import (
     PICTURE,
@@ -21,7 +22,13 @@ from mambaviz.widgets.maze import (
     successors,
     without_walls,
 )
-from tests.widgets.showing import frame, readout, state, words_outside
+from tests.widgets.showing import (
+    frame,
+    readout,
+    state,
+    words_outside,
+    words_that_overlap,
+)
 
 STEPS = ("b", "a", "c", "d")
 
@@ -85,6 +92,20 @@ def test_in_open_space_the_equation_is_the_walk():
         walk.append(ways[n][0])
     played = [[p % 6, p // 6] for p in follow(maze, walk)]
     assert without_walls(maze, walk).tolist() == played
+
+
+def test_in_open_space_only_the_rim_stops_a_walk():
+    maze = read_maze(walls=False)
+    for place in range(30):
+        row, column = divmod(place, 6)
+        inside = {
+            0: row > 0,
+            1: column < 5,
+            2: row < 4,
+            3: column > 0,
+        }
+        ways = [move for move, _ in successors(maze, place)]
+        assert ways == [move for move in range(4) if inside[move]]
 
 
 def test_a_wall_stops_the_walk_and_not_the_equation():
@@ -318,6 +339,11 @@ def test_a_wall_is_said_in_words_and_a_full_walk_is_refused(show):
     frame(page)
     said = page.locator(".mv-maze-sum.mv-stopped").text_content()
     assert "the state stays (0, 0)" in said
+    page = show(Maze(k=0, walls="open"))
+    press(page, "↑ up")
+    frame(page)
+    said = page.locator(".mv-maze-sum.mv-stopped").text_content()
+    assert said.lower().startswith("the rim")
     page = show(Maze(walk=[1, 3] * 30))
     press(page, "→ right")
     assert "as long as it can be" in page.get_by_role("alert").inner_text()
@@ -337,7 +363,71 @@ def test_terms_appear_one_after_the_other(show):
         texts = page.locator(".mv-picture").text_content()
         assert ("A h =" in texts) == (shown >= 1)
         assert ("C h =" in texts) == (shown >= 2)
-        assert ("y =" in texts) == (shown >= 3)
+        assert (".1" in readout(page, "y = C h").inner_text()) == (shown >= 3)
+        for label, first in (
+            ("h′ = A h + B x", 1),
+            ("C h: y", 2),
+            ("y = C h + D x", 3),
+            ("Eigenvalues", 1),
+        ):
+            told = readout(page, label).inner_text()
+            assert (told == "not yet") == (shown < first), label
+        lit = page.locator(".mv-wire-term:not(.mv-later)").all_text_contents()
+        said = " ".join("".join(lit).split())
+        assert said == EQUATIONS[shown]
+        assert len(Wires(step=name).numbers()) == (1, 3, 4, 6)[shown]
+
+
+EQUATIONS = [
+    "B x",
+    "h′ = A h + B x",
+    "h′ = A h + B x y = C h",
+    "h′ = A h + B x y = C h + D x",
+]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_the_equations_have_the_colours_of_their_symbols(show, mode):
+    for skip, said in (("on", EQUATIONS[3]), ("off", EQUATIONS[2])):
+        page = show(Wires(skip=skip), mode=mode)
+        pieces = page.locator(".mv-wire-term").evaluate_all(
+            """(all) => all.filter((one) => one.style.display !== "none")
+              .map((one) => [one.textContent, getComputedStyle(one).fill])"""
+        )
+        assert " ".join("".join(p for p, _ in pieces).split()) == said
+        inks = {"h′": "h"} | {name: name for name in "ABCDxhy"}
+        for piece, fill in pieces:
+            if name := inks.get(piece.strip()):
+                ink = getattr(theme.SYMBOLS[name], mode).lstrip("#")
+                red, green, blue = bytes.fromhex(ink)
+                assert fill == f"rgb({red}, {green}, {blue})", piece
+
+
+@pytest.mark.browser
+def test_while_time_passes_nothing_is_cut_off_and_nothing_overlaps(show):
+    page = show(Wires(), viewport={"width": 360, "height": 700})
+    for _ in range(30):
+        press(page, "Let 0.1 s pass")
+        frame(page)
+        assert words_outside(page) == []
+        assert words_that_overlap(page) == []
+        cut = page.locator(".mv-entries input").evaluate_all(
+            "(all) => all.filter((one) => one.scrollWidth > one.clientWidth)"
+            ".map((one) => one.value)"
+        )
+        assert cut == []
+        room = page.locator(".mv-wire-state").bounding_box()
+        word = page.locator("text.mv-wire-h").bounding_box()
+        assert word["width"] < room["width"] - 4
+        node = page.locator("circle.mv-wire-sum").first.bounding_box()
+        for value in page.locator(".mv-wire-A .mv-wire-value").all():
+            box = value.bounding_box()
+            over = box["y"] + box["height"] - 2 < node["y"]
+            beside = box["x"] > node["x"] or (
+                box["x"] + box["width"] <= node["x"]
+            )
+            assert over or beside
 
 
 @pytest.mark.browser
@@ -350,7 +440,10 @@ def test_an_entry_is_typed_and_a_senseless_one_refused(show):
     field.press("ArrowUp")
     assert state(page, "A")[3] == pytest.approx(-4.9)
     field.fill("1000")
-    assert "from −10 to 10" in page.get_by_role("alert").inner_text()
+    assert (
+        "A must be 4 numbers from −10 to 10"
+        in page.get_by_role("alert").inner_text()
+    )
     assert state(page, "A")[3] == pytest.approx(-4.9)
     field.blur()
     assert float(field.input_value()) == pytest.approx(-4.9)

@@ -138,6 +138,54 @@ def test_a_phone_shows_all_of_it(show, kind):
     assert words_outside(page) == []
 
 
+def test_a_swing_that_whole_steps_cannot_show_has_no_period():
+    fast = KernelBuilder(delta=1.0, frequency=4.0).numbers()["Period"]
+    assert fast == "under 2 steps"
+    slow = KernelBuilder(delta=1.0, frequency=3.1).numbers()["Period"]
+    assert slow == "2.03 steps"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("frequency", [0.0, 3.1, 8.0])
+def test_the_page_says_the_period_of_python(show, frequency):
+    widget = KernelBuilder(delta=1.0, frequency=frequency)
+    page = show(widget)
+    shown = readout(page, "Period of the pair").inner_text()
+    assert shown == widget.numbers()["Period"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 800])
+def test_the_frame_crosses_no_title(show, width):
+    size = {"width": width, "height": 700}
+    for k in (0, 7):
+        page = show(KernelSlides(k=k), viewport=size)
+        crossed = page.evaluate(
+            """() => {
+              const boxes = (css) => [...document.querySelectorAll(css)]
+                .map((e) => e.getBoundingClientRect());
+              return boxes(".mv-slide-window").flatMap((a) =>
+                boxes(".mv-title").filter((b) => a.left < b.right &&
+                  b.left < a.right && a.top < b.bottom - 3 &&
+                  b.top + 3 < a.bottom));
+            }"""
+        )
+        assert crossed == []
+
+
+@pytest.mark.browser
+def test_the_pad_value_rests_until_there_is_a_pad(show):
+    page = show(KernelSlides())
+    fill = page.locator('input[type="range"][data-trait="fill"]')
+    hint = page.locator(".mv-slider", has=fill).locator(".mv-hint")
+    assert fill.is_disabled()
+    assert "raise Pads" in hint.inner_text()
+    page.locator('input[type="range"][data-trait="pads"]').press("ArrowRight")
+    frame(page)
+    assert fill.is_enabled()
+    assert hint.inner_text() == "what the padding holds"
+
+
 @pytest.mark.browser
 def test_the_kernel_steps_on_and_plays_to_the_end(show):
     page = show(KernelSlides(k=6))

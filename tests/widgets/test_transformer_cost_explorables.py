@@ -1,5 +1,8 @@
 """The explorables of transformer-cost: their numbers, and in a browser."""
 
+import copy
+import itertools
+
 import pytest
 import torch
 import traitlets
@@ -15,7 +18,12 @@ from mambaviz.widgets import (
 )
 from mambaviz.widgets.decoder_block import NAMES, block_parameters, parts
 from mambaviz.widgets.memory_meter import memory
-from mambaviz.widgets.one_go_or_row_by_row import SENTENCE, drawn_head
+from mambaviz.widgets.one_go_or_row_by_row import (
+    MOST,
+    SENTENCE,
+    drawn_writer,
+)
+from mambaviz.widgets.still_knows_hello import draws
 from mambaviz.widgets.three_odometers import slope
 from tests.widgets.showing import (
     frame,
@@ -28,6 +36,7 @@ from tests.widgets.showing import (
 KINDS = [ThreeOdometers, OneGoOrRowByRow, MemoryMeter, DecoderBlock]
 ROWS = encode_pieces(SENTENCE)
 PHONE = {"width": 360, "height": 740}
+WRITER = copy.deepcopy(drawn_writer()).double()
 
 
 @pytest.mark.parametrize("length", [1, 2, 9])
@@ -139,10 +148,12 @@ def test_a_width_that_heads_of_64_do_not_fill_is_refused():
 
 
 def test_the_matrix_is_torchs():
-    widget = OneGoOrRowByRow(drawn_head())
+    widget = OneGoOrRowByRow(drawn_writer(), head=2)
+    layer = copy.deepcopy(drawn_writer()).double().layers[0]
+    x = layer.norm(WRITER.embedding.weight[ROWS])
     q, k = (
-        torch.tensor(widget.words["head"][name], dtype=torch.float64)[ROWS]
-        for name in "qk"
+        proj(x)[:, 8:16]
+        for proj in (layer.attention.q_proj, layer.attention.k_proj)
     )
     eye = torch.eye(len(ROWS), dtype=torch.float64)
     wanted = F.scaled_dot_product_attention(
@@ -151,6 +162,24 @@ def test_the_matrix_is_torchs():
     assert torch.allclose(widget.weights(), wanted, rtol=0, atol=1e-12)
     assert widget.words["trained"]
     assert not OneGoOrRowByRow().words["trained"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"n_layers": 2}, "got 2 layers"),
+        ({"positions": "rope"}, "'rope'"),
+        ({"positions": "learned"}, "'learned'"),
+        ({"head": 5}, "from 1 to 4; got 5"),
+    ],
+)
+def test_a_writer_that_the_picture_cannot_compute_is_refused(changed, said):
+    sizes = {"n_layers": 1, "positions": "none", "head": 1} | changed
+    head = sizes.pop("head")
+    with torch.random.fork_rng(devices=[]):
+        model = TransformerLM(len(PIECES), 32, n_heads=4, **sizes)
+    with pytest.raises(ValueError, match=said):
+        OneGoOrRowByRow(model, head)
 
 
 @pytest.mark.browser
@@ -190,7 +219,7 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [360, 800])
+@pytest.mark.parametrize("width", [360, 690, 800])
 @pytest.mark.parametrize(
     "widget",
     [
@@ -198,6 +227,7 @@ def test_a_slider_moves_by_mouse_and_by_touch(show, kind):
         lambda: ThreeOdometers(tokens=1000),
         OneGoOrRowByRow,
         lambda: OneGoOrRowByRow(tokens=[0], way="generation", token=1),
+        lambda: OneGoOrRowByRow(tokens=(ROWS * 2)[:MOST], token=MOST),
         MemoryMeter,
         lambda: MemoryMeter(length=4000, layers=96, width=8192),
         lambda: MemoryMeter(length=1, layers=1, width=16),
@@ -252,7 +282,7 @@ def test_the_last_row_makes_the_matrix_of_training(show):
     page = show(OneGoOrRowByRow(way="generation", token=11))
     weights = page.locator(".mv-one-weight")
     assert weights.count() == 66
-    page.get_by_role("button", name="Next token").click()
+    page.locator(".mv-one-token").nth(11).click()
     frame(page)
     assert weights.count() == 78
     by_row = weights.evaluate_all(
@@ -273,6 +303,81 @@ def test_the_last_row_makes_the_matrix_of_training(show):
 
 
 @pytest.mark.browser
+def test_next_token_is_drawn_from_the_bars(show):
+    page = show(OneGoOrRowByRow(token=4, seed=3))
+    button = page.get_by_role("button", name="Next token")
+    button.focus()
+    ids = ROWS[:4]
+    for t in range(4, 8):
+        p = WRITER(torch.tensor([ids]))[0, -1].softmax(-1)
+        chance = draws(t + 3, 3)[-1]
+        ids = [*ids, int(torch.searchsorted(p.cumsum(0), chance, right=True))]
+        page.keyboard.press("Enter")
+        frame(page)
+        assert state(page, "tokens") == ids
+        assert state(page, "token") == t + 1
+        # A row of the matrix, and a key and a value, for each token.
+        assert page.locator(".mv-one-weight").count() == (t + 1) * (t + 2) / 2
+        kept = page.locator(".mv-one-number").count()
+        assert kept == (t + 1) * 2 * 8
+        assert readout(page, "Keys and values").inner_text() == (
+            f"{64 * (t + 1)} numbers"
+        )
+    assert state(page, "way") == "generation"
+    likeliest = OneGoOrRowByRow(tokens=ids, token=8).next_probabilities()
+    shown = page.locator(".mv-one-next")
+    assert shown.count() == 6
+    wide = [bar.bounding_box()["width"] for bar in shown.all()]
+    wanted = likeliest.topk(5).values.tolist()
+    wanted.append(1 - sum(wanted))
+    assert [w / sum(wide) for w in wide] == pytest.approx(wanted, abs=0.01)
+    page.get_by_role("button", name="Reset").click()
+    assert state(page, "tokens") == ROWS
+    assert state(page, "way") == "training"
+
+
+@pytest.mark.browser
+def test_the_likeliest_needs_no_chance(show):
+    ids = encode_pieces("Hello")
+    texts = []
+    for seed in (1, 2):
+        page = show(OneGoOrRowByRow(tokens=ids, token=1, seed=seed))
+        page.get_by_text("The likeliest", exact=True).click()
+        for _ in range(3):
+            page.get_by_role("button", name="Next token").click()
+        texts.append(state(page, "tokens"))
+    wanted = WRITER.generate(torch.tensor([ids]), 3, temperature=0)
+    assert texts == [wanted[0].tolist()] * 2
+
+
+@pytest.mark.browser
+def test_a_full_picture_takes_no_more_tokens(show):
+    full = (ROWS * 2)[:MOST]
+    page = show(OneGoOrRowByRow(tokens=full, token=MOST - 1, seed=2))
+    button = page.get_by_role("button", name="Next token")
+    button.click()
+    assert len(state(page, "tokens")) == MOST
+    button.click()
+    assert "room for 17" in page.get_by_role("alert").inner_text()
+    page.get_by_role("button", name="Play").click()
+    assert state(page, "token") == 5  # the first words again
+    page.get_by_role("button", name="Pause").click()
+
+
+@pytest.mark.browser
+def test_in_training_the_text_is_marked(show):
+    page = show(OneGoOrRowByRow(tokens=[0] * 9, token=3))
+    marks = page.locator(".mv-stage text", has_text="%").all_text_contents()
+    p = WRITER(torch.tensor([[0] * 3]))[0, -1].softmax(-1)
+    within = 0 in p.topk(5).indices
+    assert sum("✓" in mark for mark in marks) == within
+    page.get_by_text("Generation: row by row").click()
+    frame(page)
+    marks = page.locator(".mv-stage text", has_text="%").all_text_contents()
+    assert not any("✓" in mark for mark in marks)
+
+
+@pytest.mark.browser
 def test_a_text_of_ones_own(show):
     page = show(OneGoOrRowByRow())
     field = page.locator(".mv-one-field")
@@ -284,8 +389,8 @@ def test_a_text_of_ones_own(show):
     assert "".join(shown).replace("␣", " ") == "Goodbye, Bo"
     for wrong, said in (
         ("Hello André", "without accents"),
-        ("a" * 13, "has 13 tokens"),
-        ("", "1 to 12"),
+        ("a" * 18, "has 18 tokens"),
+        ("", "1 to 17"),
     ):
         field.fill(wrong)
         field.press("Enter")
@@ -299,9 +404,32 @@ def test_a_text_of_ones_own(show):
 def test_trained_weights_are_called_so(show):
     shown = [
         readout(show(widget), "Weights").inner_text()
-        for widget in (OneGoOrRowByRow(), OneGoOrRowByRow(drawn_head()))
+        for widget in (OneGoOrRowByRow(), OneGoOrRowByRow(drawn_writer()))
     ]
     assert shown == ["drawn, not trained", "trained on this page"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("sizes", "ticks"),
+    [
+        ((200, 12, 768), ["100 kB", "1 MB", "10 MB", "100 MB"]),
+        ((1, 1, 16), ["100 B", "1 kB", "10 kB", "100 kB"]),
+        ((4000, 96, 8192), ["10 MB", "100 MB", "1 GB", "10 GB"]),
+    ],
+)
+def test_the_bytes_of_the_axis_are_round(show, sizes, ticks):
+    names = dict(zip(("length", "layers", "width"), sizes, strict=True))
+    page = show(MemoryMeter(**names), viewport=PHONE)
+    shown = page.locator(".mv-stage .mv-axis text").all_text_contents()
+    assert [text for text in shown if text.endswith("B")] == ticks
+    # On a straight line: a power of ten of bytes is as far everywhere.
+    heights = page.locator(".mv-stage .mv-axis text").evaluate_all(
+        "(all) => all.filter((one) => one.textContent.endsWith('B'))"
+        ".map((one) => one.y.baseVal[0].value)"
+    )
+    gaps = [a - b for a, b in itertools.pairwise(heights)]
+    assert gaps == pytest.approx([168 / 4.2] * 3, abs=0.2)
 
 
 @pytest.mark.browser
@@ -395,4 +523,4 @@ def test_a_wrong_number_is_refused_in_words(show):
 def test_pieces_fit_the_slider_of_tokens():
     knob = OneGoOrRowByRow.knob_traits()["tokens"]
     assert knob.high == len(PIECES) - 1
-    assert knob.longest == len(ROWS)
+    assert knob.longest == MOST > len(ROWS)

@@ -195,6 +195,23 @@ export function slider(card, name) {
   return range;
 }
 
+/**
+ * Let a slider rest where it would do nothing: `reason` gives the words that
+ * then stand in place of its hint, or nothing where it works.
+ */
+export function restWhile(card, range, reason) {
+  const row = range.closest(".mv-slider");
+  const hint = row.querySelector(".mv-hint");
+  const usual = hint.textContent;
+  const show = () => {
+    const why = reason();
+    for (const input of row.querySelectorAll("input")) input.disabled = Boolean(why);
+    hint.textContent = why || usual;
+  };
+  card.onChange(show);
+  show();
+}
+
 /** A group of buttons of which one is pressed. */
 export function choice(card, name) {
   const { model, knobs, controls, signal, id } = card;
