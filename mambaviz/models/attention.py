@@ -25,7 +25,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambaviz.models.checks import expect_divides, expect_one_of
+from mambaviz.models.checks import (
+    expect_divides,
+    expect_one_of,
+    expect_sequence,
+    expect_token,
+)
 from mambaviz.models.positions import rotate_pairs, xpos_decay
 
 BACKENDS = ("explicit", "torch")
@@ -203,7 +208,7 @@ class MultiHeadAttention(nn.Module):
                 "2, as features turn in pairs,", 2, "d_head", d_head
             )
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
-        self.d_head = d_head
+        self.d_model, self.d_head = d_model, d_head
         self.positions, self.causal, self.backend = positions, causal, backend
         self.q_proj = nn.Linear(d_model, d_model, bias=bias)
         self.k_proj = nn.Linear(d_model, n_kv_heads * d_head, bias=bias)
@@ -234,7 +239,14 @@ class MultiHeadAttention(nn.Module):
                 0, 1, 2 ... if None.
             context: keys and values of another sequence, to look at instead
                 of x and the state (cross-attention); see ``remember``.
+
+        Returns:
+            y, and the cache if asked for; with a context, that one.
+
+        Raises:
+            ValueError: a length of 0, a width or a cache that does not fit.
         """
+        expect_sequence(x, self.d_model)
         length = x.shape[1]
         if positions is None:
             keys = length + (0 if state is None else state.length)
@@ -261,7 +273,19 @@ class MultiHeadAttention(nn.Module):
         return (y, cache) if return_state else y
 
     def step(self, x: Token, state: KVCache) -> tuple[Token, KVCache]:
-        """One token more: its own query, over the grown cache."""
+        """One token more: its own query, over the grown cache.
+
+        Args:
+            x: the token.
+            state: the cache of the tokens before it; it stays as it is.
+
+        Returns:
+            y, and a cache longer by one.
+
+        Raises:
+            ValueError: a width or a cache that does not fit.
+        """
+        expect_token(x, self.d_model)
         y, state = self(x[:, None], state, True)
         return y[:, 0], state
 
@@ -271,7 +295,13 @@ class MultiHeadAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> KVCache:
-        """An empty cache."""
+        """An empty cache.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None.
+        """
         shape = batch, self.n_kv_heads, 0, self.d_head
         weight = self.k_proj.weight
         empty = weight.new_empty(shape, device=device, dtype=dtype)
@@ -280,7 +310,16 @@ class MultiHeadAttention(nn.Module):
     def remember(
         self, x: Values, positions: Positions | None = None
     ) -> KVCache:
-        """The keys and values of x; by default it starts at position 0."""
+        """The keys and values of x.
+
+        Args:
+            x: the tokens.
+            positions: of each in its sequence; 0, 1, 2 ... if None.
+
+        Raises:
+            ValueError: a length of 0, a width that does not fit.
+        """
+        expect_sequence(x, self.d_model)
         if positions is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
         k = self._heads(self.k_proj(x))

@@ -12,14 +12,17 @@ A checkpoint is checked against the model, tensor by tensor, before the first
 value moves: what does not fit raises a ``CheckpointError`` that names the file
 and the tensor, and leaves nothing half-loaded. Shards are read one at a time.
 
-We write safetensors. In the layout "official" the names are those of the
-released code, whose own loader takes .bin files only; in "transformers" the
-folder loads there, and here too. What neither has a word for (a block without
-gate, say) stands in config.json under "mambaviz".
+We write safetensors, and only what we would read: a model that its config
+does not describe is refused before a file is touched. In the layout
+"official" the names are those of the released code, whose own loader takes
+.bin files only; in "transformers" the folder loads there, and here too. What
+neither has a word for (a block without gate, say) stands in config.json under
+"mambaviz".
 
 See: the chapter ``mamba-block``.
 """
 
+import itertools
 import json
 import os
 import re
@@ -36,6 +39,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from mambaviz.models.checks import is_int
+
 CONFIG = "config.json"
 SAFETENSORS, BIN = "model.safetensors", "pytorch_model.bin"
 # The first of these that a folder has is the one that is read.
@@ -45,6 +50,7 @@ OURS = "mambaviz"
 
 EMBEDDING, HEAD = "backbone.embedding.weight", "lm_head.weight"
 THEIR_EMBEDDING = "backbone.embeddings.weight"
+LAYERS = "backbone.layers."
 # The released code keeps these in float32 whatever the rest is.
 KEPT_PRECISE = ("A_log", "D")
 DTYPES = {
@@ -131,6 +137,15 @@ class StoredTensor(NamedTuple):
         return f"tensor {self.name!r} in {self.path}"
 
 
+def expect_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a dtype that no weights are stored in; None is as stored."""
+    known = tuple(DTYPES.values())
+    if dtype is not None and dtype not in known:
+        raise ValueError(
+            f"dtype must be None or one of {known}; got {dtype!r}"
+        )
+
+
 @contextmanager
 def blaming(folder: str | PathLike[str], file: str) -> Iterator[None]:
     """Turn what a wrong value raises into an error that names the file."""
@@ -199,20 +214,31 @@ class StoredWeights:
                 self.tensors[name] = tensor
 
     def check_layers(self, n_layers: int) -> None:
-        """Refuse another number of layers than the config has.
+        """Refuse other layers than those from 0 to n_layers - 1.
 
         Before a model is built: a config may say a billion.
+
+        Raises:
+            CheckpointError: the first layer that is missing or too many, or
+                a tensor whose layer has no number.
         """
-        layers = re.compile(r"backbone\.layers\.(\d+)\.")
         found = {
-            int(m[1]) for name in self.tensors if (m := layers.match(name))
+            _layer_number(tensor, name)
+            for name, tensor in self.tensors.items()
+            if name.startswith(LAYERS)
         }
-        if found and max(found) + 1 != n_layers:
-            raise CheckpointError(
-                f"{self.folder / CONFIG} says {n_layers} layers, but "
-                f"{self.path} holds layers up to number {max(found)}, "
-                "counted from 0"
-            )
+        missing = next(n for n in itertools.count() if n not in found)
+        if missing == n_layers == len(found):
+            return
+        what = (
+            f"no layer {missing}"
+            if missing < n_layers
+            else f"layers up to number {max(found)}"
+        )
+        raise CheckpointError(
+            f"{self.folder / CONFIG} says {n_layers} layers, but {self.path} "
+            f"holds {what}, counted from 0"
+        )
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Official name and value of each tensor, one file after the other."""
@@ -264,9 +290,9 @@ def fill(
     Raises:
         CheckpointError: a tensor that is missing, too many, or misfits.
     """
-    parameters = _check(model, weights)
+    parameters = _check(model, weights.path, weights.tensors)
     if dtype is None:
-        _check_one_dtype(weights)
+        _check_one_dtype(weights.tensors)
     tied = HEAD not in parameters
     head, embedding = None, None
     for name, value in weights:
@@ -282,7 +308,7 @@ def fill(
         else:
             _place(model, name, value)
     if tied:
-        _check_tied(weights, head, embedding)
+        _check_tied(weights.tensors, head, embedding)
         model.lm_head.weight = model.backbone.embedding.weight
 
 
@@ -292,7 +318,7 @@ def overwrite(model: nn.Module, weights: StoredWeights) -> None:
     Raises:
         CheckpointError: a tensor that is missing, too many, or misfits.
     """
-    parameters = _check(model, weights)
+    parameters = _check(model, weights.path, weights.tensors)
     for name, parameter in parameters.items():
         stored = weights.tensors[name]
         if stored.dtype != parameter.dtype:
@@ -304,7 +330,7 @@ def overwrite(model: nn.Module, weights: StoredWeights) -> None:
     # the damaged one.
     values = {name: value.clone() for name, value in weights}
     if HEAD not in parameters:
-        _check_tied(weights, values.pop(HEAD, None), values[EMBEDDING])
+        _check_tied(weights.tensors, values.pop(HEAD, None), values[EMBEDDING])
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(values[name])
@@ -315,7 +341,7 @@ def save(
     folder: str | PathLike[str],
     layout: str = "official",
 ) -> None:
-    """Write config.json and model.safetensors, each all or nothing.
+    """Write config.json and model.safetensors, or nothing.
 
     Args:
         model: a ``MambaLM``.
@@ -324,7 +350,8 @@ def save(
 
     Raises:
         ValueError: an unknown layout, a model that transformers' has no
-            words for, or one on the meta device.
+            words for, one on the meta device, or one that
+            ``from_pretrained`` would refuse.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {LAYOUTS}; got {layout!r}")
@@ -332,28 +359,18 @@ def save(
     settings["selective"] = list(settings["selective"])
     to = _to_official if layout == "official" else _to_transformers
     config = to(settings, model.config.padded_vocab_size)
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise ValueError(
-                f"{name} is on the meta device: it has no values to save"
-            )
-        if name == EMBEDDING and layout == "transformers":
-            name = THEIR_EMBEDDING
-        tensors[name] = parameter.detach().contiguous()
-
     folder = Path(folder)
+    tensors = _to_save(model, folder / SAFETENSORS)
+    if layout == "transformers":
+        tensors[THEIR_EMBEDDING] = tensors.pop(EMBEDDING)
+
     folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2) + "\n"
     # transformers asks for this note on who wrote the file.
     note = {"format": "pt"}
-    _replace(
-        folder / SAFETENSORS,
-        lambda draft: safetensors.torch.save_file(tensors, draft, note),
-    )
-    text = json.dumps(config, indent=2) + "\n"
-    _replace(
-        folder / CONFIG, lambda draft: draft.write_text(text, encoding="utf-8")
-    )
+    with _drafts(folder / SAFETENSORS, folder / CONFIG) as (weights, words):
+        safetensors.torch.save_file(tensors, weights, note)
+        words.write_text(text, encoding="utf-8")
 
 
 def _from_transformers(data: dict[str, Any]) -> dict[str, Any]:
@@ -362,10 +379,13 @@ def _from_transformers(data: dict[str, Any]) -> dict[str, Any]:
     settings = _renamed(data, TRANSFORMERS)
     settings["pad_vocab_size_multiple"] = 1
     inner = data.get("intermediate_size")
-    if inner is not None and inner != data["hidden_size"] * data["expand"]:
+    width, expand = settings["d_model"], settings["expand"]
+    # What is no integer, the config refuses; a text times one can be long.
+    sized = is_int(width) and is_int(expand)
+    if inner is not None and sized and inner != width * expand:
         raise ValueError(
-            f"intermediate_size = {inner} is not expand = {data['expand']} "
-            f"times hidden_size = {data['hidden_size']}"
+            f"intermediate_size = {inner!r} is not expand = {expand} times "
+            f"hidden_size = {width}"
         )
     return settings
 
@@ -547,10 +567,20 @@ def _load_bin(path: Path, device: str) -> dict[str, Tensor]:
             f"{path} holds a {type(values).__name__}, not tensors by name"
         )
     for name, value in values.items():
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{path} holds something under {name!r}, where the name of a "
+                "tensor should be"
+            )
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"{path} holds a {type(value).__name__} under {name!r}, "
                 "where a tensor should be"
+            )
+        if value.layout != torch.strided or value.device.type != device:
+            raise CheckpointError(
+                f"{path} holds tensor {name!r} as {value.layout} on "
+                f"{value.device}, where all its values should be"
             )
     return values
 
@@ -562,28 +592,78 @@ def _values(path: Path) -> Callable[[str], Tensor]:
     return safetensors.safe_open(path, "pt").get_tensor
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+@contextmanager
+def _drafts(*paths: Path) -> Iterator[list[Path]]:
+    """Files to write, which then take the places of ``paths``.
+
+    No reader ever sees half of one, and an error leaves what was there.
+    """
+    drafts = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
     try:
-        draft.touch()  # as readable as any new file here
-        mode = draft.stat().st_mode
-        write(draft)
-        draft.chmod(mode)  # safetensors has made it private
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        for draft in drafts:
+            draft.touch()  # as readable as any new file here
+        modes = [draft.stat().st_mode for draft in drafts]
+        yield drafts
+        for draft, mode in zip(drafts, modes, strict=True):
+            draft.chmod(mode)  # safetensors has made it private
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+        for draft, path in zip(drafts, paths, strict=True):
+            os.replace(draft, path)
     finally:
-        draft.unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
 
 
-def _check(model: nn.Module, weights: StoredWeights) -> dict[str, Tensor]:
+def _to_save(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors by their official names, once they are known to load."""
+    tensors, place = {}, {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device: it has no values to save"
+            )
+        first = place.setdefault(parameter.data_ptr(), name)
+        pair = {first, name} == {EMBEDDING, HEAD}
+        tied = pair and model.config.tie_embeddings
+        if first != name and not tied:
+            raise ValueError(
+                f"{first} and {name} are one tensor, which from_pretrained "
+                "could not know: give each its own before saving"
+            )
+        if first == name:
+            tensors[name] = parameter.detach().contiguous()
+    stored = {
+        name: StoredTensor(
+            path,
+            name,
+            tuple(value.shape),
+            value.dtype if value.dtype in DTYPES.values() else None,
+        )
+        for name, value in tensors.items()
+    }
+    try:
+        with torch.device("meta"):
+            fresh = type(model)(model.config)
+        _check(fresh, path, stored)
+        _check_one_dtype(stored)
+        if model.config.tie_embeddings:
+            _check_tied(stored, tensors.get(HEAD), tensors[EMBEDDING])
+    except CheckpointError as error:
+        raise ValueError(
+            f"nothing was saved, since from_pretrained would say: {error}"
+        ) from error
+    return tensors
+
+
+def _check(
+    model: nn.Module, path: Path, stored: dict[str, StoredTensor]
+) -> dict[str, Tensor]:
     """The model's parameters, once the stored tensors are known to fit."""
     parameters = dict(model.named_parameters())
-    stored = weights.tensors
     if missing := [name for name in parameters if name not in stored]:
         raise CheckpointError(
-            f"{weights.path} lacks tensor {missing[0]!r}{_more(missing)}"
+            f"{path} lacks tensor {missing[0]!r}{_more(missing)}"
         )
     tied = {HEAD} if HEAD not in parameters else set()
     if extra := [n for n in stored if n not in parameters and n not in tied]:
@@ -604,9 +684,9 @@ def _check(model: nn.Module, weights: StoredWeights) -> dict[str, Tensor]:
     return parameters
 
 
-def _check_one_dtype(weights: StoredWeights) -> None:
-    dtype = weights.tensors[EMBEDDING].dtype
-    for name, tensor in weights.tensors.items():
+def _check_one_dtype(stored: dict[str, StoredTensor]) -> None:
+    dtype = stored[EMBEDDING].dtype
+    for name, tensor in stored.items():
         precise = name.rpartition(".")[2] in KEPT_PRECISE
         if tensor.dtype != dtype and not (
             precise and tensor.dtype == torch.float32
@@ -618,13 +698,21 @@ def _check_one_dtype(weights: StoredWeights) -> None:
 
 
 def _check_tied(
-    weights: StoredWeights, head: Tensor | None, embedding: Tensor
+    stored: dict[str, StoredTensor], head: Tensor | None, embedding: Tensor
 ) -> None:
     if head is not None and not torch.equal(head, embedding):
         raise CheckpointError(
-            f"{weights.tensors[HEAD]} differs from "
-            f"{weights.tensors[EMBEDDING]}, but the config ties the two"
+            f"{stored[HEAD]} differs from {stored[EMBEDDING]}, but the "
+            "config ties the two"
         )
+
+
+def _layer_number(tensor: StoredTensor, name: str) -> int:
+    number = name.removeprefix(LAYERS).partition(".")[0]
+    # No model has a billion layers, and int() has its limit too.
+    if not re.fullmatch("0|[1-9][0-9]{0,8}", number):
+        raise CheckpointError(f"{tensor} is of no layer that has a number")
+    return int(number)
 
 
 def _more(names: list[str]) -> str:

@@ -128,6 +128,9 @@ class H3(nn.Module):
             state: what the tokens before left behind; nothing if None.
             return_state: whether to return what these leave behind.
 
+        Returns:
+            y, and the state if asked for.
+
         Raises:
             ValueError: a length of 0, shapes that do not fit.
         """
@@ -150,7 +153,18 @@ class H3(nn.Module):
         return (y, H3State(shift, diagonal)) if return_state else y
 
     def step(self, x: Token, state: H3State) -> tuple[Token, H3State]:
-        """One step, both SSMs as recurrences; the given state is kept."""
+        """One step, both SSMs as recurrences; the given state is kept.
+
+        Args:
+            x: the input of this step.
+            state: what the tokens before left behind.
+
+        Returns:
+            y, and what this token leaves behind.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
         expect_token(x, self.d_model)
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         k, shift = causal_conv1d_step(state.shift, k, self._shift_weight())
@@ -168,7 +182,14 @@ class H3(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> H3State:
-        """The state before any input; the diagonal one in full precision."""
+        """The state before any input: zeros.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: a real one, that of the weights if None; for the diagonal
+                SSM raised to float32 at least and made complex.
+        """
         shift = self.shift_C.new_zeros(
             (batch, self.d_model, self.d_state - 1),
             device=device,

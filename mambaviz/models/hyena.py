@@ -194,6 +194,9 @@ class Hyena(nn.Module):
                 part in the convolution again.
             return_state: whether to return the state that includes these.
 
+        Returns:
+            y, and the state if asked for.
+
         Raises:
             ValueError: a length of 0, more than max_length tokens in all,
                 shapes that do not fit.
@@ -210,7 +213,18 @@ class Hyena(nn.Module):
     def step(self, x: Token, state: HyenaState) -> tuple[Token, HyenaState]:
         """One step, in time and memory that grow with the number of tokens.
 
-        y_t = W_out ( q_t (sum over j of h_j (k v)_{t-j} + D (k v)_t) )
+            y_t = W_out ( q_t (sum over j of h_j (k v)_{t-j} + D (k v)_t) )
+
+        Args:
+            x: the input of this step.
+            state: of the tokens before; it stays as it is.
+
+        Returns:
+            y, and a state longer by one token.
+
+        Raises:
+            ValueError: more than max_length tokens in all, shapes that do
+                not fit.
         """
         expect_token(x, self.d_model)
         q, kv, conv = self._gated(x[:, None], state.conv)
@@ -226,7 +240,13 @@ class Hyena(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> HyenaState:
-        """The state before any input: no past."""
+        """The state before any input: no past.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None.
+        """
         weight, d_model = self.in_proj.weight, self.d_model
         return HyenaState(
             weight.new_zeros(

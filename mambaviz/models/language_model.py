@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,19 +25,44 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mambaviz.models import checkpoints, sampling
-from mambaviz.models.checks import expect_ids, expect_states
+from mambaviz.models.checks import (
+    expect_device,
+    expect_ids,
+    expect_positive,
+    expect_states,
+)
 from mambaviz.models.mamba import (
     SELECTIVE,
     MambaBlock,
     MambaState,
     ResidualBlock,
     RMSNorm,
+    expect_backend,
     expect_dt,
     expect_selective,
     resolve_dt_rank,
 )
 
 EMBEDDING_STD = 0.02
+# PyTorch counts the bytes of a tensor in 63 bits, and a number has up to 8.
+MOST_NUMBERS = 2**60 - 1
+# What decides what a model gives, besides its weights. The rest of a config
+# says how weights start, or shows in the tensors themselves.
+FUNCTION = (
+    "d_model",
+    "n_layers",
+    "vocab_size",
+    "d_state",
+    "d_conv",
+    "expand",
+    "dt_rank",
+    "conv_bias",
+    "bias",
+    "gate",
+    "selective",
+    "residual_in_fp32",
+    "norm_eps",
+)
 
 Ids = Int[Tensor, "batch length"]
 Mask = Bool[Tensor, "batch length"]
@@ -64,7 +90,7 @@ class MambaConfig:
         norm_eps: of every RMSNorm.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value out of range, or sizes that no tensor can have.
     """
 
     d_model: int
@@ -111,21 +137,60 @@ class MambaConfig:
                 raise ValueError(
                     f"{field.name} must be true or false; got {value!r}"
                 )
-            if field.type is float and not (
-                type(value) in (int, float) and 0 < value < math.inf
-            ):
-                raise ValueError(
-                    f"{field.name} must be a positive number; got {value!r}"
-                )
-        resolve_dt_rank(self.dt_rank, self.d_model)
+            if field.type is float:
+                expect_positive(**{field.name: value})
+        rank = resolve_dt_rank(self.dt_rank, self.d_model)
+        self._expect_room(rank)
         expect_selective(self.selective)
-        expect_dt(self.dt_min, self.dt_max, self.dt_init, self.dt_init_floor)
+        expect_dt(
+            self.dt_min,
+            self.dt_max,
+            self.dt_init,
+            self.dt_scale,
+            self.dt_init_floor,
+        )
 
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the embedding, columns of the logits."""
         multiple = self.pad_vocab_size_multiple
-        return math.ceil(self.vocab_size / multiple) * multiple
+        return -(-self.vocab_size // multiple) * multiple
+
+    def function(self) -> dict[str, object]:
+        """All that decides what a model gives, besides its weights.
+
+        Two configs with the same compute the same from the same weights.
+        """
+        found = {name: getattr(self, name) for name in FUNCTION}
+        return found | {
+            "dt_rank": resolve_dt_rank(self.dt_rank, self.d_model),
+            "selective": tuple(n for n in SELECTIVE if n in self.selective),
+        }
+
+    def _expect_room(self, rank: int) -> None:
+        """Refuse sizes whose product no tensor can hold."""
+        inner = self.expand * self.d_model
+        rows = self.padded_vocab_size
+        for tensor, numbers, names in (
+            (
+                "embedding",
+                rows * self.d_model,
+                ("vocab_size", "pad_vocab_size_multiple", "d_model"),
+            ),
+            ("in_proj", 2 * inner * self.d_model, ("expand", "d_model")),
+            ("conv1d", inner * self.d_conv, ("expand", "d_model", "d_conv")),
+            (
+                "x_proj",
+                inner * (rank + 2 * self.d_state),
+                ("expand", "d_model", "dt_rank", "d_state"),
+            ),
+        ):
+            if numbers > MOST_NUMBERS:
+                sizes = ", ".join(f"{n} = {getattr(self, n)}" for n in names)
+                raise ValueError(
+                    f"{tensor} would have more numbers than a tensor can, "
+                    f"which is {MOST_NUMBERS}; got {sizes}"
+                )
 
     def block(self, backend: str = "auto") -> MambaBlock:
         """A new block of this shape."""
@@ -191,7 +256,10 @@ class Backbone(nn.Module):
         mask: Mask | None = None,
         reset: Mask | None = None,
     ) -> tuple[Hidden, State]:
-        """The features after norm_f, and what each layer remembers."""
+        """The features after norm_f, and what each layer remembers.
+
+        Arguments and errors are those of ``MambaLM.forward``.
+        """
         x = self.embed(ids)
         before = [None] * len(self.layers) if state is None else state
         expect_states(before, self.layers)
@@ -204,7 +272,11 @@ class Backbone(nn.Module):
     def step(
         self, ids: Int[Tensor, " batch"], state: State
     ) -> tuple[Float[Tensor, "batch d_model"], State]:
-        """One token; the given state is not changed."""
+        """One token; the given state is not changed.
+
+        Returns:
+            The features after norm_f, and what each layer remembers.
+        """
         expect_states(state, self.layers)
         x = self.embed(ids)
         after = []
@@ -247,6 +319,9 @@ class MambaLM(nn.Module):
         activation_checkpointing: whether a training step keeps one vector
             per token and layer and computes the rest twice, for memory.
         backend: of the scan, see ``mambaviz.ops.selective_scan``.
+
+    Raises:
+        ValueError: an unknown backend.
 
     Example:
         >>> with torch.device("meta"):  # shapes without weights
@@ -313,10 +388,21 @@ class MambaLM(nn.Module):
     def step(
         self, ids: Int[Tensor, " batch"], state: State
     ) -> tuple[Float[Tensor, "batch vocab_size"], State]:
-        """One token more: its logits and the new state.
+        """One token more.
 
         The given state is not changed, so one state can be continued in
         several ways.
+
+        Args:
+            ids: that token of each sequence.
+            state: what the tokens before left behind.
+
+        Returns:
+            The logits after it, over the padded vocabulary, and what it
+            leaves behind.
+
+        Raises:
+            ValueError: as ``forward``.
         """
         x, state = self.backbone.step(ids, state)
         return self.lm_head(x), state
@@ -327,7 +413,14 @@ class MambaLM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> State:
-        """The state before any token."""
+        """The state before any token: zeros.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None; for the scans raised to
+                float32 at least.
+        """
         return tuple(
             layer.initial_state(batch, device, dtype)
             for layer in self.backbone.layers
@@ -345,7 +438,20 @@ class MambaLM(nn.Module):
         *,
         mask: Mask | None = None,
     ) -> Int[Tensor, "batch longer"]:
-        """The prompts and what follows; see ``sampling.generate``."""
+        """The prompts and what follows.
+
+        Args:
+            ids: the prompts, at least one token each.
+            max_new_tokens: how many tokens to add; 0 returns the prompts.
+            temperature, top_k, top_p, generator: see ``choose_token``.
+            on_token: called after each step with a copy of its tokens,
+                (batch,).
+            mask: False at the padding of shorter prompts, which comes before
+                them.
+
+        Raises:
+            ValueError: as ``sampling.generate``.
+        """
         return sampling.generate(
             self,
             ids,
@@ -381,10 +487,13 @@ class MambaLM(nn.Module):
         Raises:
             CheckpointError: what is missing, damaged or does not fit, and in
                 which file. See ``mambaviz.models.checkpoints``.
+            ValueError: a device that is not there, a dtype that is none of
+                ``checkpoints.DTYPES``, an unknown backend.
         """
-        settings = checkpoints.read_settings(folder)
-        with checkpoints.blaming(folder, checkpoints.CONFIG):
-            config = MambaConfig(**settings)
+        expect_device(device)
+        checkpoints.expect_dtype(dtype)
+        expect_backend(backend)
+        config = _read_config(folder)
         weights = checkpoints.StoredWeights(folder)
         weights.check_layers(config.n_layers)
         with torch.device("meta"):
@@ -395,22 +504,42 @@ class MambaLM(nn.Module):
     def load_weights(self, folder: str | PathLike[str]) -> None:
         """Take over the weights of a folder; all of them, or none.
 
+        Where the folder has a config.json, it must describe this function:
+        the same sizes, vocabulary, gate, selection, norm_eps and precision
+        of the residual stream. How weights start may differ.
+
+        Args:
+            folder: where the weights are, in either layout.
+
         Raises:
             CheckpointError: as ``from_pretrained``; also a dtype that is not
-                that of this model.
+                that of this model, or a setting of config.json that is not.
         """
+        path = Path(folder) / checkpoints.CONFIG
+        if path.is_file():
+            ours = self.config.function()
+            for name, value in _read_config(folder).function().items():
+                if value != ours[name]:
+                    raise checkpoints.CheckpointError(
+                        f"{path} says {name} = {value!r}, the model has "
+                        f"{name} = {ours[name]!r}"
+                    )
         checkpoints.overwrite(self, checkpoints.StoredWeights(folder))
 
     def save_pretrained(
         self, folder: str | PathLike[str], layout: str = "official"
     ) -> None:
-        """Write model.safetensors and config.json, each all or nothing.
+        """Write model.safetensors and config.json, or nothing.
 
         ``from_pretrained`` gives the same bits back.
 
         Args:
             folder: made if it is not there.
             layout: "official", or "transformers" for that library.
+
+        Raises:
+            ValueError: a model that ``from_pretrained`` would refuse, and
+                why; an unknown layout, or one without words for this model.
         """
         checkpoints.save(self, folder, layout)
 
@@ -432,3 +561,10 @@ class MambaLM(nn.Module):
         with torch.no_grad():
             for layer in self.backbone.layers:
                 layer.mixer.out_proj.weight /= math.sqrt(self.config.n_layers)
+
+
+def _read_config(folder: str | PathLike[str]) -> MambaConfig:
+    """What config.json says; a wrong value is blamed on that file."""
+    settings = checkpoints.read_settings(folder)
+    with checkpoints.blaming(folder, checkpoints.CONFIG):
+        return MambaConfig(**settings)

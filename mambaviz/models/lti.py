@@ -32,6 +32,7 @@ from torch.linalg import matrix_power
 from torch.nn import functional as F
 
 from mambaviz.models.checks import (
+    expect_dt_range,
     expect_one_of,
     expect_sequence,
     expect_shape,
@@ -155,10 +156,7 @@ class LTILayer(nn.Module):
         dt_max: float,
     ) -> None:
         super().__init__()
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(
-                f"dt must have 0 < dt_min <= dt_max; got {dt_min} and {dt_max}"
-            )
+        expect_dt_range(dt_min, dt_max)
         self.d_model, self.d_state = d_model, d_state
         self.n_stored = n_stored
         log_dt = torch.empty(d_model).uniform_(
@@ -194,6 +192,9 @@ class LTILayer(nn.Module):
             state: h_{-1}, the state before the first step; zero if None.
             return_state: whether to return the state after the last step.
 
+        Returns:
+            y, in the dtype of x, and the state if asked for.
+
         Raises:
             ValueError: a length of 0, shapes that do not fit.
         """
@@ -216,6 +217,13 @@ class LTILayer(nn.Module):
             state: the state before it.
             system: what ``system`` returned, so that many steps need it only
                 once; computed here if None.
+
+        Returns:
+            y, in the dtype of x, and the state after this step.
+
+        Raises:
+            ValueError: shapes that do not fit, a state that is real where
+                it should be complex, or the other way round.
         """
         expect_token(x, self.d_model)
         self._expect_state(state, len(x))
@@ -230,7 +238,14 @@ class LTILayer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> State:
-        """The state before any input, in float32 or complex64, or more."""
+        """The state before any input: zero.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: a real one, that of the weights if None; raised to float32
+                at least, and made complex where the states are.
+        """
         dtype = torch.promote_types(dtype or self.log_dt.dtype, torch.float32)
         dtype = dtype.to_complex() if self.is_complex else dtype
         shape = batch, self.d_model, self.n_stored

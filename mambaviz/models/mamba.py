@@ -28,9 +28,22 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mambaviz.models.checks import expect_mask, expect_sizes
+from mambaviz.models.checks import (
+    expect_dt_range,
+    expect_mask,
+    expect_one_of,
+    expect_positive,
+    expect_sequence,
+    expect_sizes,
+    expect_token,
+    is_int,
+)
 from mambaviz.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
-from mambaviz.ops.selective_scan import selective_scan, selective_scan_step
+from mambaviz.ops.selective_scan import (
+    BACKENDS,
+    selective_scan,
+    selective_scan_step,
+)
 
 SELECTIVE = ("delta", "B", "C")
 # Its softplus is 0 in every precision, and any kernel can take its
@@ -50,8 +63,9 @@ Weights = Float[Tensor, "... d_state"]
 class MambaState(NamedTuple):
     """What a block remembers; its size does not depend on the length."""
 
+    # The last d_conv - 1 inputs of the convolution, the newest last.
     conv: Float[Tensor, "batch d_inner d_conv-1"]
-    ssm: ScanState
+    ssm: ScanState  # h, in float32 or more
 
 
 class SelectiveScan(nn.Module):
@@ -59,10 +73,14 @@ class SelectiveScan(nn.Module):
 
     Args:
         backend: see ``mambaviz.ops.selective_scan``.
+
+    Raises:
+        ValueError: an unknown backend.
     """
 
     def __init__(self, backend: str = "auto") -> None:
         super().__init__()
+        expect_backend(backend)
         self.backend = backend
 
     def forward(
@@ -138,7 +156,7 @@ class S6(nn.Module):
         super().__init__()
         expect_sizes(d_model=d_model, d_state=d_state)
         expect_selective(selective)
-        expect_dt(dt_min, dt_max, dt_init, dt_init_floor)
+        expect_dt(dt_min, dt_max, dt_init, dt_scale, dt_init_floor)
         self.d_inner, self.d_state = d_model, d_state
         self.dt_rank = resolve_dt_rank(dt_rank, d_model)
         self.selective = tuple(name for name in SELECTIVE if name in selective)
@@ -217,6 +235,16 @@ class S6(nn.Module):
 
         At padding delta is 0: A_bar = 1 and B_bar = 0, the state stays. x is
         0 there too, since 0 times a NaN would not be.
+
+        Args:
+            x: the input, in a block the output of the convolution.
+            z: the gate before its SiLU; none if None.
+            state: h before the first step; zero if None.
+            mask: False at padding.
+            reset: True where a new sequence starts in a packed one.
+
+        Returns:
+            y, gated if there is a z, and h after the last step.
         """
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)
@@ -268,13 +296,33 @@ class S6(nn.Module):
             mask: False at padding, which then leaves the state as it is.
                 Not together with reset.
             reset: True where a new sequence starts in a packed one.
+
+        Returns:
+            y, and the state if asked for.
+
+        Raises:
+            ValueError: a length of 0, shapes that do not fit, a mask and a
+                reset.
         """
+        expect_sequence(x, self.d_inner)
         _expect_one_mask(mask, reset, x)
         y, state = self.selective_ssm(x, None, state, mask, reset)
         return (y, state) if return_state else y
 
     def step(self, x: Token, state: ScanState) -> tuple[Token, ScanState]:
-        """One step; the given state is not changed."""
+        """One step; the given state is not changed.
+
+        Args:
+            x: the input of this step.
+            state: the state before it.
+
+        Returns:
+            y, and the state after it.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        expect_token(x, self.d_inner)
         return self.selective_ssm_step(x, None, state)
 
     def initial_state(
@@ -283,7 +331,13 @@ class S6(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> ScanState:
-        """The state before any input, in float32 or more."""
+        """The state before any input: zero.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None; raised to float32 at least.
+        """
         dtype = torch.promote_types(dtype or self.A_log.dtype, torch.float32)
         return self.A_log.new_zeros(
             (batch, self.d_inner, self.d_state), device=device, dtype=dtype
@@ -333,9 +387,10 @@ class MambaBlock(S6):
         backend: str = "auto",
     ) -> None:
         expect_sizes(d_model=d_model, expand=expand)
-        if d_conv < 0:
+        if not is_int(d_conv) or d_conv < 0:
             raise ValueError(
-                f"d_conv must be 0, for no convolution, or more; got {d_conv}"
+                "d_conv must be an integer, 0 for no convolution, or more; "
+                f"got {d_conv!r}"
             )
         d_inner = expand * d_model
         super().__init__(
@@ -380,7 +435,15 @@ class MambaBlock(S6):
                 then give what they would give without it, and leave the
                 same state. Not together with reset.
             reset: True where a new sequence starts in a packed one.
+
+        Returns:
+            y, and the state if asked for.
+
+        Raises:
+            ValueError: a length of 0, shapes that do not fit, a mask and a
+                reset.
         """
+        expect_sequence(x, self.d_model)
         _expect_one_mask(mask, reset, x)
         conv, ssm = (None, None) if state is None else state
         x, z = self.branch(x)  # each batch length d_inner
@@ -390,7 +453,19 @@ class MambaBlock(S6):
         return (y, MambaState(conv, ssm)) if return_state else y
 
     def step(self, x: Token, state: MambaState) -> tuple[Token, MambaState]:
-        """One step; the given state is not changed."""
+        """One step; the given state is not changed.
+
+        Args:
+            x: the input of this step.
+            state: what the tokens before left behind.
+
+        Returns:
+            y, and what this token leaves behind.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        expect_token(x, self.d_model)
         x, z = self.branch(x)  # each batch d_inner
         x, conv = self.convolve_step(x, state.conv)
         y, ssm = self.selective_ssm_step(x, z, state.ssm)
@@ -416,6 +491,13 @@ class MambaBlock(S6):
 
         With a mask, the tokens of each row close up before the convolution
         and go back to their places after it.
+
+        Args:
+            x: the first half of ``branch``.
+            conv: the last d_conv - 1 inputs before x, the newest last; zeros
+                if None.
+            mask: False at padding.
+            reset: True where a new sequence starts in a packed one.
         """
         if self.conv1d is None:
             return F.silu(x), x[:, :0].transpose(1, 2)
@@ -460,7 +542,14 @@ class MambaBlock(S6):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> MambaState:
-        """The state before any input; that of the scan in float32 or more."""
+        """The state before any input: zeros.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None; for the scan raised to
+                float32 at least.
+        """
         conv = self.in_proj.weight.new_zeros(
             (batch, self.d_inner, max(self.d_conv - 1, 0)),
             device=device,
@@ -523,7 +612,14 @@ class ResidualBlock(nn.Module):
         return_state: bool = False,
         **options: Tensor | None,
     ) -> Values | tuple[Values, object]:
-        """As the mixer; the sum has the precision of x."""
+        """As the mixer; the sum has the precision of x.
+
+        Args:
+            x: the residual stream.
+            state: the mixer's; none if None.
+            return_state: whether to return the mixer's state after x.
+            options: the mixer's, such as mask and reset.
+        """
         y = self.mixer(self.norm(x), state, return_state, **options)
         y, state = y if return_state else (y, None)
         y = x + y.to(x.dtype)
@@ -561,8 +657,8 @@ def inverse_softplus(
 def resolve_dt_rank(dt_rank: int | str, d_model: int) -> int:
     """A sixteenth of d_model, rounded up, for "auto"; else what it says."""
     if dt_rank == "auto":
-        return math.ceil(d_model / 16)
-    if not isinstance(dt_rank, int) or dt_rank < 1:
+        return -(-d_model // 16)
+    if not is_int(dt_rank) or dt_rank < 1:
         raise ValueError(
             f'dt_rank must be "auto" or a positive integer; got {dt_rank!r}'
         )
@@ -577,18 +673,21 @@ def expect_selective(selective: Sequence[str]) -> None:
         )
 
 
-def expect_dt(dt_min: float, dt_max: float, init: str, floor: float) -> None:
-    """Refuse a range that delta cannot start in."""
-    if not 0 < dt_min <= dt_max:
-        raise ValueError(
-            f"dt must have 0 < dt_min <= dt_max; got {dt_min} and {dt_max}"
-        )
-    if floor <= 0:
-        raise ValueError(f"dt_init_floor must be positive; got {floor}")
+def expect_dt(
+    dt_min: float, dt_max: float, init: str, scale: float, floor: float
+) -> None:
+    """Refuse what delta cannot start from."""
+    expect_dt_range(dt_min, dt_max)
+    expect_positive(dt_scale=scale, dt_init_floor=floor)
     if init not in ("random", "constant"):
         raise ValueError(
             f'dt_init must be "random" or "constant"; got {init!r}'
         )
+
+
+def expect_backend(backend: str) -> None:
+    """Refuse what is no backend; one that is may still not run here."""
+    expect_one_of("backend", backend, ("auto", *BACKENDS))
 
 
 def _closed_up(mask: Tensor) -> Tensor:

@@ -134,7 +134,19 @@ class RNN(nn.Module):
         Float[Tensor, "batch length d_out"]
         | tuple[Float[Tensor, "batch length d_out"], State]
     ):
-        """y, and the last state if asked for; see ``states``."""
+        """The layer over a sequence.
+
+        Args:
+            x: the input.
+            state: h before the first input; zero if None.
+            return_state: whether to return h after the last one.
+
+        Returns:
+            y, and the state if asked for.
+
+        Raises:
+            ValueError: a length of 0, shapes that do not fit.
+        """
         hs = self.states(x, state)
         y = self.read(hs)
         return (y, hs[:, -1]) if return_state else y
@@ -148,7 +160,18 @@ class RNN(nn.Module):
     def step(
         self, x: Float[Tensor, "batch d_model"], state: State
     ) -> tuple[Float[Tensor, "batch d_out"], State]:
-        """One step; the given state is not changed."""
+        """One step; the given state is not changed.
+
+        Args:
+            x: the input of this step.
+            state: h before it.
+
+        Returns:
+            y, and h after it.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
         expect_token(x, self.d_model)
         y, state = self(x[:, None], state, True)
         return y[:, 0], state
@@ -159,7 +182,13 @@ class RNN(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> State:
-        """The state before any input."""
+        """The state before any input: zero.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None.
+        """
         shape = batch, self.d_state
         return self.W_h.new_zeros(shape, device=device, dtype=dtype)
 
@@ -171,13 +200,16 @@ class RNNLM(nn.Module):
         h_t = tanh(W_h h_{t-1} + W_x x_t + b)
         logits_t = W_y h_t + b_y
 
-    It works with ``generate``. As an encoder, the last of ``states`` is all
-    that it has kept of a text.
+    It works with ``generate``, but not with padding. As an encoder, the last
+    of ``states`` is all that it has kept of a text.
 
     Args:
         vocab_size: different tokens.
         d_model: width of the embedding.
         d_state, activation, radius: see ``RNN``.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
     def __init__(
@@ -230,14 +262,25 @@ class RNNLM(nn.Module):
     def states(
         self, ids: Int[Tensor, "batch length"], state: State | None = None
     ) -> Float[Tensor, "batch length d_state"]:
-        """h_t after each token."""
+        """h_t after each token; arguments and errors as ``forward``."""
         expect_ids(ids, self.embedding.num_embeddings)
         return self.rnn.states(self.embedding(ids), state)
 
     def step(
         self, ids: Int[Tensor, " batch"], state: State
     ) -> tuple[Float[Tensor, "batch vocab_size"], State]:
-        """One token more: its logits and the new state."""
+        """One token more; the given state is not changed.
+
+        Args:
+            ids: that token of each sequence.
+            state: h before it.
+
+        Returns:
+            The logits after it, and h there.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
         logits, state = self(ids[:, None], state, True)
         return logits[:, 0], state
 
@@ -247,5 +290,5 @@ class RNNLM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> State:
-        """The state before any token."""
+        """The state before any token, see ``RNN.initial_state``."""
         return self.rnn.initial_state(batch, device, dtype)

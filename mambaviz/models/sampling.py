@@ -14,8 +14,10 @@ Transformer whose state is its KV cache.
 See: the chapter ``mamba-block``.
 """
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -23,7 +25,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mambaviz.models.captured import CapturedStep, can_capture
-from mambaviz.models.checks import expect_ids, expect_mask
+from mambaviz.models.checks import (
+    LARGEST,
+    can_look,
+    expect_count,
+    expect_ids,
+    expect_mask,
+    expect_sizes,
+    is_int,
+    is_number,
+)
 
 Ids = Int[Tensor, "batch length"]
 # On a GPU: from so many tokens on, a CUDA graph of the step pays.
@@ -114,17 +125,32 @@ def choose_token(
             PyTorch's own if None. From the same state it makes the same
             choices.
 
-    The other arguments and the errors are those of ``token_probabilities``.
+    The other arguments are those of ``token_probabilities``.
+
+    Raises:
+        ValueError: as ``token_probabilities``; also, where the logits are on
+            a CPU, a row of which the largest is NaN or infinite.
 
     Example:
         >>> choose_token(torch.tensor([[0.1, 2.0, 0.3]]))
         tensor([1])
     """
-    if temperature == 0:
-        _check_choice(temperature, top_k, top_p, logits.shape[-1])
-        return logits.argmax(-1)
-    p = token_probabilities(logits, temperature, top_k, top_p)
-    return torch.multinomial(p, 1, generator=generator).squeeze(-1)
+    _check_choice(temperature, top_k, top_p, logits.shape[-1])
+    if can_look(logits):
+        _expect_finite(logits.amax(-1, keepdim=True))
+    return _choose(logits, temperature, top_k, top_p, generator)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While open, every module is in eval mode; then in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @torch.no_grad()
@@ -146,13 +172,18 @@ def generate(
     On a GPU the steps of a model whose state has a constant size run as a
     CUDA graph, see ``CapturedStep``.
 
+    Logits that are NaN or infinite raise at their step on a CPU, and on a
+    GPU wherever it is waited for anyway: to draw a token, or to hand it over.
+    Without either, greedy steps on a GPU wait for nothing, and the error
+    comes after the last of them.
+
     Args:
-        model: see the head of this module. It generates in eval mode and is
-            left in the mode it was in.
+        model: see the head of this module. It generates in eval mode, and
+            each module in it is left in the mode it was in.
         ids: the prompts, at least one token each.
         max_new_tokens: how many tokens to add; 0 returns the prompts.
         temperature, top_k, top_p, generator: see ``choose_token``.
-        on_token: called after each step with its tokens, (batch,).
+        on_token: called after each step with a copy of its tokens, (batch,).
         mask: False at the padding of shorter prompts, which comes before
             them; the model must take this argument.
         vocab_size: choose below this id, for a model whose vocabulary is
@@ -163,37 +194,76 @@ def generate(
 
     Raises:
         ValueError: an empty prompt, a token that is not below vocab_size, a
-            negative max_new_tokens, a mask with padding elsewhere, a
-            temperature, top_k or top_p out of range.
+            max_new_tokens that is no integer or negative, a mask with padding
+            elsewhere or for a model that takes none, a temperature, top_k or
+            top_p out of range, logits of which the largest is NaN or
+            infinite.
     """
-    _check_prompt(ids, max_new_tokens, mask, vocab_size)
+    _check_prompt(model, ids, mask, vocab_size)
+    expect_count("max_new_tokens", max_new_tokens)
     _check_choice(temperature, top_k, top_p, vocab_size)
     if max_new_tokens == 0:
         return ids.clone()
     padding = {} if mask is None else {"mask": mask}
-    was_training = model.training
-    model.eval()
-    try:
+    waits = ids.is_cpu or temperature > 0 or on_token is not None
+    tokens, largest = [], []
+    with evaluating(model):
         logits, state = model(
             ids, return_state=True, last_only=True, **padding
         )
         logits = logits[:, -1]
         worth_it = max_new_tokens >= CAPTURE_FROM and can_capture(model, ids)
         step = CapturedStep(model) if worth_it else model.step
-        tokens = []
         while True:
-            chosen = choose_token(
-                logits[:, :vocab_size], temperature, top_k, top_p, generator
-            )
+            logits = logits[:, :vocab_size]
+            largest.append(logits.amax(-1))
+            if waits:
+                _expect_finite(largest[-1][:, None], len(tokens))
+            chosen = _choose(logits, temperature, top_k, top_p, generator)
             tokens.append(chosen)
             if on_token is not None:
-                on_token(chosen)
+                on_token(chosen.clone())
             if len(tokens) == max_new_tokens:
                 break
             logits, state = step(chosen, state)
-    finally:
-        model.train(was_training)
+    if not waits:
+        _expect_finite(torch.stack(largest, 1))
     return torch.cat([ids, torch.stack(tokens, 1).to(ids.dtype)], 1)
+
+
+def _choose(
+    logits: Tensor,
+    temperature: int | float,
+    top_k: int | None,
+    top_p: int | float | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """``choose_token``, of what has been checked."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    p = token_probabilities(logits, temperature, top_k, top_p)
+    return torch.multinomial(p, 1, generator=generator).squeeze(-1)
+
+
+def _expect_finite(largest: Tensor, first: int = 0) -> None:
+    """Refuse logits that leave no choice.
+
+    One NaN makes the largest of its row NaN; of logits that are all -inf it
+    is -inf, and an infinite one makes every probability NaN.
+
+    Args:
+        largest: of the logits, (batch, steps).
+        first: number of the first of these steps.
+    """
+    broken = ~largest.isfinite()
+    if broken.any():
+        step, row = broken.T.nonzero()[0].tolist()
+        raise ValueError(
+            f"no token can be chosen at step {first + step}, counted from 0: "
+            f"the largest logit of row {row} is {largest[row, step].item()}; "
+            "look for NaN and inf in the weights, and in half precision for "
+            "numbers beyond its range"
+        )
 
 
 def _check_choice(
@@ -202,23 +272,24 @@ def _check_choice(
     top_p: int | float | None,
     vocab_size: int | None,
 ) -> None:
-    if not 0 <= temperature < math.inf:
+    if not is_number(temperature) or not 0 <= temperature <= LARGEST:
         raise ValueError(
             "temperature must be 0, for the likeliest token, or positive and "
-            f"finite; got {temperature}"
+            f"finite; got {temperature!r}"
         )
     most = math.inf if vocab_size is None else vocab_size
-    if top_k is not None and not 1 <= top_k <= most:
+    if top_k is not None and not (is_int(top_k) and 1 <= top_k <= most):
         raise ValueError(
-            f"top_k must be from 1 to vocab_size = {most}; got {top_k}"
+            f"top_k must be an integer from 1 to vocab_size = {most}; "
+            f"got {top_k!r}"
         )
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must be above 0 and at most 1; got {top_p}")
+    if top_p is not None and not (is_number(top_p) and 0 < top_p <= 1):
+        raise ValueError(f"top_p must be above 0 and at most 1; got {top_p!r}")
 
 
 def _check_prompt(
+    model: nn.Module,
     ids: Tensor,
-    max_new_tokens: int,
     mask: Tensor | None,
     vocab_size: int | None,
 ) -> None:
@@ -231,11 +302,8 @@ def _check_prompt(
             "the prompt is empty: a model needs at least one token to go on "
             f"from; got ids of shape {tuple(ids.shape)}"
         )
-    if max_new_tokens < 0:
-        raise ValueError(
-            f"max_new_tokens must be 0 or more; got {max_new_tokens}"
-        )
     if vocab_size is not None:  # a look that is worth it on a GPU too
+        expect_sizes(vocab_size=vocab_size)
         expect_ids(ids.cpu(), vocab_size)
     expect_mask(mask, ids.shape)
     if mask is None:
@@ -247,3 +315,16 @@ def _check_prompt(
             "padding must come before a prompt, and a prompt has at least "
             f"one token; the mask of row {rows[0]} ends or breaks otherwise"
         )
+    if not _takes_mask(model):
+        raise ValueError(
+            f"{type(model).__name__} takes no mask: give it prompts of one "
+            "length, without padding"
+        )
+
+
+def _takes_mask(model: nn.Module) -> bool:
+    """Whether its forward has an argument of this name, or takes any."""
+    return any(
+        p.name == "mask" or p.kind is inspect.Parameter.VAR_KEYWORD
+        for p in inspect.signature(model.forward).parameters.values()
+    )

@@ -26,11 +26,13 @@ from mambaviz.models.attention import (
     Values,
 )
 from mambaviz.models.checks import (
+    expect_count,
     expect_divides,
     expect_ids,
     expect_mask,
     expect_one_of,
     expect_states,
+    expect_token_id,
 )
 from mambaviz.models.positions import sinusoids
 
@@ -60,6 +62,9 @@ class TransformerBlock(nn.Module):
         mlp_ratio: hidden width of the MLP over d_model; 0 for no MLP.
         cross: whether it also looks at another sequence.
         dropout: share of each part's output that training drops.
+
+    Raises:
+        ValueError: as ``MultiHeadAttention``.
     """
 
     def __init__(
@@ -116,6 +121,13 @@ class TransformerBlock(nn.Module):
                 ``MultiHeadAttention``.
             context: keys and values that its cross-attention looks at.
             context_mask: True where it may.
+
+        Returns:
+            The residual stream after it, and the cache if asked for.
+
+        Raises:
+            ValueError: a context without cross-attention, or the other way
+                round.
         """
         if (context is None) != (self.cross_attention is None):
             raise ValueError(
@@ -136,7 +148,15 @@ class TransformerBlock(nn.Module):
         return (x, state) if return_state else x
 
     def step(self, x: Token, state: KVCache) -> tuple[Token, KVCache]:
-        """One token more."""
+        """One token more.
+
+        Args:
+            x: the token; with cross-attention there is no single step.
+            state: the cache of the tokens before it; it stays as it is.
+
+        Returns:
+            The token after this layer, and a cache longer by one.
+        """
         y, state = self(x[:, None], state, True)
         return y[:, 0], state
 
@@ -146,7 +166,7 @@ class TransformerBlock(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> KVCache:
-        """An empty cache."""
+        """An empty cache, see ``MultiHeadAttention.initial_state``."""
         return self.attention.initial_state(batch, device, dtype)
 
 
@@ -175,7 +195,12 @@ class TokenEmbedding(nn.Embedding):
     def forward(
         self, ids: Ids, positions: Int[Tensor, "#batch length"]
     ) -> Values:
-        """The first content of the residual stream."""
+        """The first content of the residual stream.
+
+        Raises:
+            ValueError: no token, one that the model does not have (looked
+                for on a CPU only), a position that was not learned.
+        """
         expect_ids(ids, self.num_embeddings)
         x = super().forward(ids)
         match self.positions:
@@ -328,7 +353,18 @@ class TransformerLM(nn.Module):
     def step(
         self, ids: Int[Tensor, " batch"], state: TransformerState
     ) -> tuple[Float[Tensor, "batch vocab_size"], TransformerState]:
-        """One token more: its logits and the new state."""
+        """One token more.
+
+        Args:
+            ids: that token of each sequence.
+            state: of the tokens before it; it stays as it is.
+
+        Returns:
+            The logits after it, and a state that includes it.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
         logits, state = self(ids[:, None], state, True)
         return logits[:, 0], state
 
@@ -338,7 +374,13 @@ class TransformerLM(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> TransformerState:
-        """The state before any token: empty caches."""
+        """The state before any token: empty caches.
+
+        Args:
+            batch: sequences.
+            device: that of the weights if None.
+            dtype: that of the weights if None.
+        """
         caches = (
             layer.initial_state(batch, device, dtype) for layer in self.layers
         )
@@ -356,7 +398,20 @@ class TransformerLM(nn.Module):
         *,
         mask: Padding | None = None,
     ) -> Int[Tensor, "batch longer"]:
-        """The prompts and what follows; see ``sampling.generate``."""
+        """The prompts and what follows.
+
+        Args:
+            ids: the prompts, at least one token each.
+            max_new_tokens: how many tokens to add; 0 returns the prompts.
+            temperature, top_k, top_p, generator: see ``choose_token``.
+            on_token: called after each step with a copy of its tokens,
+                (batch,).
+            mask: False at the padding of shorter prompts, which comes before
+                them.
+
+        Raises:
+            ValueError: as ``sampling.generate``.
+        """
         return sampling.generate(
             self,
             ids,
@@ -460,6 +515,14 @@ class EncoderDecoder(nn.Module):
             source: the tokens to read.
             target: those to write, shifted: it begins with a start token.
             source_mask, target_mask: False at padding.
+
+        Returns:
+            Logits.
+
+        Raises:
+            ValueError: a token that the model does not have (looked for on
+                a CPU only), a mask that does not fit, a position that was
+                not learned.
         """
         state = self.read(source, source_mask)
         return self.write(target, state, target_mask)[0]
@@ -469,7 +532,15 @@ class EncoderDecoder(nn.Module):
         source: Int[Tensor, "batch source"],
         mask: Bool[Tensor, "batch source"] | None = None,
     ) -> Float[Tensor, "batch source d_model"]:
-        """The features of the source, each token having seen all."""
+        """The features of the source, each token having seen all.
+
+        Args:
+            source: the tokens to read.
+            mask: False at padding.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
         expect_mask(mask, source.shape)
         positions = _counted(mask, source.shape[1], source.device)
         x = self.dropout(self.source_embedding(source, positions))
@@ -482,7 +553,10 @@ class EncoderDecoder(nn.Module):
         source: Int[Tensor, "batch source"],
         mask: Bool[Tensor, "batch source"] | None = None,
     ) -> DecoderState:
-        """The state before the first target token: the source, read once."""
+        """The state before the first target token: the source, read once.
+
+        Arguments and errors are those of ``encode``.
+        """
         memory = self.encode(source, mask)
         batch, device = memory.shape[0], memory.device
         return DecoderState(
@@ -504,7 +578,20 @@ class EncoderDecoder(nn.Module):
         state: DecoderState,
         mask: Bool[Tensor, "batch target"] | None = None,
     ) -> tuple[Float[Tensor, "batch target vocab_size"], DecoderState]:
-        """More target tokens: the logits after each, and the new state."""
+        """More target tokens.
+
+        Args:
+            target: these tokens.
+            state: of the source and of the target's tokens before; it stays
+                as it is.
+            mask: False at padding among these tokens.
+
+        Returns:
+            The logits after each, and a state that includes them.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
         length, past = target.shape[1], state.caches[0].length
         mask = _grown(state.target_mask, past, target, mask)
         positions = _counted(mask, past + length, target.device)
@@ -549,10 +636,16 @@ class EncoderDecoder(nn.Module):
 
         Returns:
             The targets, without the start token.
+
+        Raises:
+            ValueError: a start or end that is no token of the target's
+                vocabulary, a max_new_tokens that is no integer or negative,
+                and as ``forward``.
         """
-        was_training = self.training
-        self.eval()
-        try:
+        for name, token in (("start", start), ("end", end)):
+            expect_token_id(name, token, self.target_embedding.num_embeddings)
+        expect_count("max_new_tokens", max_new_tokens)
+        with sampling.evaluating(self):
             state = self.read(source, source_mask)
             ids = source.new_full((len(source), 1), start)
             ended = torch.zeros_like(ids, dtype=torch.bool)
@@ -564,8 +657,6 @@ class EncoderDecoder(nn.Module):
                 ended = ended | (ids == end)
                 if ended.all():
                     break
-        finally:
-            self.train(was_training)
         return torch.cat(written, 1) if written else source[:, :0]
 
 

@@ -93,6 +93,32 @@ def outputs_of(layers):
     return seen
 
 
+def outputs_of_steps(layers):
+    """What the step of each layer returns, once they have run."""
+    seen = []
+
+    def kept(step):
+        def keeping(x, state):
+            y, state = step(x, state)
+            seen.append(y)
+            return y, state
+
+        return keeping
+
+    for layer in layers:
+        layer.step = kept(layer.step)
+    return seen
+
+
+def step_by_step(model, ids):
+    """The logits after each token."""
+    state, logits = model.initial_state(len(ids)), []
+    for token in ids.unbind(1):
+        logits_t, state = model.step(token, state)
+        logits.append(logits_t)
+    return torch.stack(logits, 1)
+
+
 def their_name(name):
     return name.replace("backbone.embedding.", "backbone.embeddings.")
 
@@ -135,12 +161,20 @@ def test_steps_are_those_of_transformers(pair):
         out = other(ids[:, :4], use_cache=True)
         logits, state = model(ids[:, :4], return_state=True)
         assert error(logits, out.logits) < RELATIVE
+        layers = outputs_of_steps(model.backbone.layers)
         for token in ids[:, 4:].unbind(1):
             out = other(
-                token[:, None], cache_params=out.cache_params, use_cache=True
+                token[:, None],
+                cache_params=out.cache_params,
+                use_cache=True,
+                output_hidden_states=True,
             )
+            layers.clear()
             logits, state = model.step(token, state)
             assert error(logits, out.logits[:, -1]) < RELATIVE
+            their_layers = out.hidden_states[:-1]
+            for one, their_one in zip(layers, their_layers, strict=True):
+                assert error(one, their_one[:, 0]) < RELATIVE
         for layer, ours_after in enumerate(state):
             h = out.cache_params.get_recurrent_state(layer)
             assert error(ours_after.ssm, h) < RELATIVE
@@ -149,15 +183,31 @@ def test_steps_are_those_of_transformers(pair):
 def test_a_chunked_prompt_is_the_whole_of_transformers(pair):
     model, other = pair
     ids = some_ids(3, 13, VOCABULARY)
+    layers = outputs_of(model.backbone.layers)
     state, logits = None, []
     for chunk in ids.split([1, 5, 2, 5], 1):
         part, state = model(chunk, state, return_state=True)
         logits.append(part)
-    whole = other(ids, use_cache=False).logits
+    out = other(ids, output_hidden_states=True, use_cache=False)
     ours_whole = torch.cat(logits, 1)
-    assert error(ours_whole, whole) < RELATIVE
-    expected = gradients(whole, other)
+    assert error(ours_whole, out.logits) < RELATIVE
+    n_layers = model.config.n_layers
+    for layer, their_one in enumerate(out.hidden_states[:-1]):
+        one = torch.cat(layers[layer::n_layers], 1)
+        assert error(one, their_one) < RELATIVE
+    expected = gradients(out.logits, other)
     for name, grad in gradients(ours_whole, model).items():
+        assert error(grad, expected[their_name(name)]) < RELATIVE, name
+
+
+def test_gradients_through_steps_are_those_of_transformers(pair):
+    model, other = pair
+    ids = some_ids(3, 7, VOCABULARY)
+    logits = step_by_step(model, ids)
+    whole = other(ids, use_cache=False).logits
+    assert error(logits, whole) < RELATIVE
+    expected = gradients(whole, other)
+    for name, grad in gradients(logits, model).items():
         assert error(grad, expected[their_name(name)]) < RELATIVE, name
 
 
@@ -345,14 +395,29 @@ def test_steps_are_those_of_mambapy(mambapy_pair):
     state = model.initial_state(3)
     empty = torch.zeros(3, c.expand * c.d_model, c.d_conv - 1)
     caches = [(None, empty) for _ in range(c.n_layers)]
+    layers = outputs_of_steps(model.backbone.layers)
+    their_layers = outputs_of_steps(other.mamba.layers)
     with torch.no_grad():
         for token in ids.unbind(1):
             logits, state = model.step(token, state)
             their_logits, caches = other.step(token, caches)
             assert error(logits, their_logits) < RELATIVE
+    assert len(layers) == ids.shape[1] * c.n_layers
+    for one, their_one in zip(layers, their_layers, strict=True):
+        assert error(one, their_one) < RELATIVE
     for mine, (h, inputs) in zip(state, caches, strict=True):
         assert error(mine.ssm, h) < RELATIVE
         assert error(mine.conv, inputs) < RELATIVE
+
+
+def test_gradients_through_steps_are_those_of_mambapy(mambapy_pair):
+    model, other = mambapy_pair
+    ids = some_ids(3, 7, VOCABULARY)
+    logits, out = step_by_step(model, ids), other(ids)
+    assert error(logits, out) < RELATIVE
+    expected = gradients(out, other)
+    for name, grad in gradients(logits, model).items():
+        assert error(grad, expected[mambapy_name(name)]) < RELATIVE, name
 
 
 def test_a_block_starts_like_one_of_mambapy():

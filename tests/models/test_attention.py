@@ -741,6 +741,30 @@ def test_translate_takes_the_likeliest_and_stops():
     assert model.translate(source, start, end, 0).shape == (3, 0)
 
 
+@pytest.mark.usefixtures("outside_tests")
+@pytest.mark.parametrize(
+    ("start", "end", "count", "words"),
+    [
+        (0, 1, -3, "max_new_tokens must be an integer of 0 or more; got -3"),
+        (0, 1, 2.5, "max_new_tokens .* got 2.5"),
+        (0, 99, 3, r"end must be a token, from 0 to \d+; got 99"),
+        (0, True, 3, "end .* got True"),
+        (-1, 1, 3, "start must be a token, .* got -1"),
+    ],
+)
+def test_what_cannot_be_translated(start, end, count, words):
+    with pytest.raises(ValueError, match=words):
+        small_translator().translate(some_ids(1, 4), start, end, count)
+
+
+def test_translating_leaves_each_module_in_its_mode():
+    model = small_translator().train()
+    model.encoder.eval()
+    modes = [module.training for module in model.modules()]
+    model.translate(some_ids(1, 4), 0, 1, 2)
+    assert [module.training for module in model.modules()] == modes
+
+
 def greedily(model, source, start, length=12):
     """Without a cache and without a mask."""
     target = torch.tensor([[start]])

@@ -74,6 +74,24 @@ def test_generation_is_the_same_with_and_without(monkeypatch):
 
 
 @ON_GPU
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("tokens", [4, 30])  # without a graph, and with one
+def test_broken_weights_are_an_error_after_which_the_gpu_goes_on(
+    temperature, tokens
+):
+    model = small("cuda")
+    ids = torch.randint(50, (2, 7), device="cuda")
+    text = model.generate(ids, tokens)
+    weight = model.lm_head.weight[3]
+    kept = weight.clone()
+    weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="step 0, .* of row 0 is nan"):
+        model.generate(ids, tokens, temperature)
+    weight.data.copy_(kept)
+    assert torch.equal(model.generate(ids, tokens), text)
+
+
+@ON_GPU
 def test_what_a_graph_cannot_do_is_not_captured():
     model, ids = small("cuda"), torch.tensor([[1]], device="cuda")
     assert can_capture(model, ids)

@@ -4,6 +4,7 @@ What transformers itself writes and reads is in ``test_against_others.py``.
 """
 
 import json
+import math
 import pickle
 import shutil
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from mambaviz.models import CheckpointError, MambaConfig, MambaLM
 from mambaviz.models import checkpoints as checkpoints_module
@@ -249,6 +251,26 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     assert_same(MambaLM.from_pretrained(tmp_path), small_lm())
 
 
+def test_no_file_takes_its_place_before_both_are_written(
+    tmp_path, monkeypatch
+):
+    small_lm().save_pretrained(tmp_path)
+    written = []
+
+    def full(descriptor):
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoints_module.os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        small_lm(seed=1, norm_eps=1e-3).save_pretrained(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    loaded = MambaLM.from_pretrained(tmp_path)
+    assert loaded.config == small_lm().config
+    assert_same(loaded, small_lm())
+
+
 def test_a_loaded_model_does_not_depend_on_its_file(tmp_path):
     model = small_lm(torch.float32)
     model.save_pretrained(tmp_path)
@@ -280,6 +302,73 @@ def test_a_model_without_values_is_not_saved(tmp_path):
         model.save_pretrained(tmp_path)
 
 
+def untied(model):
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight + 1)
+
+
+def tied(model):
+    model.lm_head.weight = model.backbone.embedding.weight
+
+
+def shared(model):
+    first, second = model.backbone.layers
+    second.mixer.D = first.mixer.D
+
+
+def shared_memory(model):
+    first, second = model.backbone.layers
+    second.mixer.D.data = first.mixer.D.data
+
+
+def in_float8(model):
+    norm = model.backbone.norm_f
+    norm.weight.data = norm.weight.data.to(torch.float8_e4m3fn)
+
+
+def longer(model):
+    model.backbone.layers.append(model.config.block())
+
+
+def wider(model):
+    model.backbone.embedding.weight.data = torch.ones(24, 8)
+
+
+@pytest.mark.parametrize(
+    ("tie", "spoil", "message"),
+    [
+        (True, untied, "lm_head.weight.* differs from .*embedding.weight"),
+        (False, tied, f"{EMBEDDING} and lm_head.weight are one tensor"),
+        (True, shared, "layers.0.mixer.D and .*layers.1.mixer.D are one"),
+        (True, shared_memory, "layers.0.mixer.D and .*layers.1.mixer.D are"),
+        (True, lambda m: m.backbone.norm_f.half(), r"norm_f.* torch\.float16"),
+        (True, in_float8, "norm_f.* must be one of F64, F32, F16, BF16"),
+        (True, longer, "backbone.layers.2.*is not in the model"),
+        (True, wider, r"embedding.* has shape \(24, 8\), .* \(16, 8\)"),
+    ],
+    ids=["untied", "tied", "one", "memory", "mixed", "8 bits", "more", "wide"],
+)
+@pytest.mark.parametrize("layout", ["official", "transformers"])
+def test_what_could_not_be_loaded_is_not_saved(
+    tmp_path, tie, spoil, message, layout
+):
+    folder = tmp_path / "new"
+    model = small_lm(torch.float32, tie_embeddings=tie)
+    model.save_pretrained(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    spoil(model)
+    for place in (tmp_path, folder):
+        with pytest.raises(ValueError, match=message):
+            model.save_pretrained(place, layout)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_two_equal_matrices_are_tied_by_loading(tmp_path):
+    model = small_lm(torch.float32)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(tmp_path)
+    assert_same(MambaLM.from_pretrained(tmp_path), model)
+
+
 # ---- Precision -------------------------------------------------------------
 
 
@@ -305,6 +394,24 @@ def test_half_precision_with_A_and_D_in_float32_is_kept(tmp_path):
     loaded = MambaLM.from_pretrained(tmp_path)
     assert_same(loaded, model)
     assert loaded(some_ids(1, 3)).dtype == torch.float16
+
+
+@pytest.mark.usefixtures("outside_tests")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.int32}, r"float64.* got torch\.int32"),
+        ({"dtype": torch.complex64}, r"dtype .* got torch\.complex64"),
+        ({"dtype": "float32"}, "dtype must be None or .* got 'float32'"),
+        ({"device": "nonsense"}, "device must be .* got 'nonsense' .Expected"),
+        ({"device": "cuda:1000"}, "device must be .* got 'cuda:1000'"),
+        ({"backend": "nonsense"}, "backend must be one of .* got 'nonsense'"),
+    ],
+)
+def test_where_a_model_cannot_go(folder, options, message):
+    (folder / SAFETENSORS).write_bytes(b"")  # said before a file is read
+    with pytest.raises(ValueError, match=message):
+        MambaLM.from_pretrained(folder, **options)
 
 
 # ---- Into a model that is there --------------------------------------------
@@ -337,6 +444,52 @@ def test_overwriting_is_all_or_nothing(tmp_path, monkeypatch):
         model.load_weights(tmp_path)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm_eps": 1e-2}, "norm_eps = 0.01, .* norm_eps = 1e-05"),
+        ({"vocab_size": 16}, "vocab_size = 16, .* vocab_size = 13"),
+        (
+            {"residual_in_fp32": False},
+            "residual_in_fp32 = False, .* residual_in_fp32 = True",
+        ),
+        ({"dt_rank": 2}, "dt_rank = 2, the model has dt_rank = 1"),
+        ({"selective": ("B", "C")}, r"selective = \('B', 'C'\)"),
+        ({"n_layers": 3}, "n_layers = 3, .* n_layers = 2"),
+    ],
+    ids=str,
+)
+def test_weights_of_another_function_do_not_go_into_a_model(
+    tmp_path, settings, message
+):
+    small_lm(torch.float32, **settings).save_pretrained(tmp_path)
+    model = small_lm(torch.float32, seed=1)
+    with pytest.raises(CheckpointError, match=f"config.json says {message}"):
+        model.load_weights(tmp_path)
+    assert_same(model, small_lm(torch.float32, seed=1))
+
+
+def test_how_weights_start_does_not_matter_to_those_that_are_there(tmp_path):
+    other = small_lm(
+        torch.float32,
+        dt_rank=1,
+        dt_max=0.2,
+        dt_scale=2.0,
+        selective=("C", "B", "delta"),
+        pad_vocab_size_multiple=16,
+    )
+    other.save_pretrained(tmp_path)
+    model = small_lm(torch.float32, seed=1)
+    model.load_weights(tmp_path)
+    assert_same(model, other)
+
+
+def test_a_config_that_is_damaged_is_not_passed_over(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        small_lm(torch.float32).load_weights(folder)
 
 
 def test_another_dtype_does_not_go_into_a_model(tmp_path):
@@ -467,7 +620,27 @@ def test_a_tensor_that_does_not_fit(folder, change, message):
         (official_config(d_model=None), "d_model must be .* None"),
         (official_config(vocab_size=0), "vocab_size .* got 0"),
         (official_config(n_layer=1), "says 1 layers, .* up to number 1"),
-        (official_config(n_layer=10**9), "says 1000000000 layers"),
+        (
+            official_config(n_layer=10**9),
+            "says 1000000000 layers, .* holds no layer 2, counted from 0",
+        ),
+        (official_config(d_model=2**31), "in_proj .* d_model = 2147483648"),
+        (official_config(d_model=2**70), f"embedding .* d_model = {2**70}"),
+        (
+            official_config(pad_vocab_size_multiple=2**80),
+            f"embedding .* pad_vocab_size_multiple = {2**80}",
+        ),
+        (
+            official_config(ssm_cfg={"d_state": 2**60}),
+            f"x_proj .* d_state = {2**60}",
+        ),
+        (official_config(ssm_cfg={"d_state": 2**50}), r"shape \(16, 3\)"),
+        (official_config(ssm_cfg={"dt_rank": True}), "dt_rank .* got True"),
+        (official_config(ssm_cfg={"dt_max": math.inf}), "dt_max .* got inf"),
+        (
+            official_config(ssm_cfg={"dt_scale": math.nan}),
+            "dt_scale .* got nan",
+        ),
         (official_config(ssm_cfg=[1]), r"ssm_cfg must be an object"),
         (official_config(ssm_cfg={"d_state": 4}), r"shape \(16, 3\)"),
         (official_config(ssm_cfg={"n": 3}), "n = 3 is not a setting"),
@@ -494,6 +667,10 @@ def test_a_tensor_that_does_not_fit(folder, change, message):
         (transformers_config(hidden_act="gelu"), "hidden_act must be 'silu'"),
         (transformers_config(intermediate_size=24), "intermediate_size = 24"),
         (transformers_config(hidden_size="a"), "config.json"),
+        (
+            transformers_config(hidden_size="a", expand=10**12),
+            "d_model must be an integer .* got 'a'",
+        ),
         (transformers_config(hidden_size=None), "config.json"),
         (transformers_config(layer_norm_epsilon=-1.0), "norm_eps .* -1.0"),
         ([], "must be an object"),
@@ -597,13 +774,62 @@ def test_a_pickle_is_never_run_as_code(tmp_path, how):
         ([torch.ones(2)], "holds a list"),
         ({"model": {A_LOG: torch.ones(2)}}, "holds a dict under 'model'"),
         ({"step": 3}, "holds a int under 'step'"),
+        ({7: torch.ones(2)}, "something under 7, where the name of a tensor"),
+        (
+            {A_LOG: torch.ones(16, 3).to_sparse()},
+            f"tensor '{A_LOG}' as torch.sparse_coo",
+        ),
     ],
 )
 def test_a_bin_file_of_something_else(tmp_path, content, message):
     write_config(tmp_path, official_config())
     torch.save(content, tmp_path / BIN)
+    with pytest.raises(CheckpointError, match=f"{BIN} .*{message}"):
+        MambaLM.from_pretrained(tmp_path)
+
+
+def test_a_bin_file_without_values(tmp_path):
+    write_config(tmp_path, official_config())
+    found = tensors(small_lm(torch.float32))
+    found[A_LOG] = found[A_LOG].to("meta")
+    torch.save(found, tmp_path / BIN)
+    message = f"{BIN} holds tensor '{A_LOG}' as torch.strided on meta"
     with pytest.raises(CheckpointError, match=message):
         MambaLM.from_pretrained(tmp_path)
+    model = small_lm(torch.float32, seed=1)
+    with pytest.raises(CheckpointError, match=message):
+        model.load_weights(tmp_path)
+    assert_same(model, small_lm(torch.float32, seed=1))
+
+
+NORM = "backbone.layers.{}.norm.weight"
+
+
+@pytest.mark.parametrize(
+    ("layers", "n_layers", "message"),
+    [
+        ([], 10**9, "says 1000000000 layers, .* holds no layer 0"),
+        ([10**9 - 1], 10**9, "holds no layer 0"),
+        ([0, 2], 2, "holds no layer 1"),
+        ([0, 2], 3, "holds no layer 1"),
+        ([0, 1, 7], 2, "holds layers up to number 7"),
+        ([0, 1, "9" * 5000], 2, f"'{NORM.format('9' * 5000)}' in .* no layer"),
+        ([0, 1, "01"], 2, f"'{NORM.format('01')}' in .* no layer that has"),
+        ([0, 1, "\u0663"], 2, "in .* no layer that has a number"),
+        ([0, 1, "last"], 2, f"'{NORM.format('last')}' in .* no layer"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_layers_that_are_not_those_of_the_config(
+    tmp_path, layers, n_layers, message
+):
+    """Found before a model is built, which here would never end."""
+    write_config(tmp_path, official_config(n_layer=n_layers))
+    found = {NORM.format(layer): torch.ones(8) for layer in layers}
+    write_weights(tmp_path / SAFETENSORS, found | {EMBEDDING: torch.ones(8)})
+    with pytest.raises(CheckpointError, match=message) as caught:
+        MambaLM.from_pretrained(tmp_path)
+    assert str(tmp_path / SAFETENSORS) in str(caught.value)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mambaviz.models import RELEASED, MambaConfig, MambaLM, recorded_scans
+from mambaviz.models.mamba import SelectiveScan
 from tests.models.mamba_cases import (
     error,
     gradients,
@@ -127,6 +128,19 @@ def test_it_learns():
         ({"expand": 1.5}, "expand .* got 1.5"),
         ({"dt_rank": "small"}, "dt_rank .* got 'small'"),
         ({"dt_max": 1e-9}, "dt_min <= dt_max"),
+        ({"dt_max": math.inf}, "dt_max .* got inf"),
+        ({"dt_scale": math.nan}, "dt_scale .* got nan"),
+        ({"norm_eps": 10**400}, "norm_eps .* got 1000"),
+        ({"d_model": 2**31}, "in_proj would .* d_model = 2147483648"),
+        ({"d_model": 2**70}, f"embedding would .* d_model = {2**70}"),
+        ({"vocab_size": 2**62}, f"embedding .* vocab_size = {2**62}"),
+        (
+            {"pad_vocab_size_multiple": 2**80},
+            f"embedding .* pad_vocab_size_multiple = {2**80}",
+        ),
+        ({"d_conv": 2**62}, f"conv1d .* d_conv = {2**62}"),
+        ({"d_state": 2**62}, f"x_proj .* d_state = {2**62}"),
+        ({"dt_rank": 2**62}, f"x_proj .* dt_rank = {2**62}"),
         ({"dt_init": "zero"}, "dt_init .* got 'zero'"),
         ({"norm_eps": 0.0}, "norm_eps .* got 0.0"),
         ({"norm_eps": math.nan}, "norm_eps .* got nan"),
@@ -449,11 +463,31 @@ def compare(model, *arguments, **options):
         assert torch.allclose(p.grad, gradient, rtol=1e-4, atol=1e-7)
 
 
+def compare_step(model, ids, state):
+    model.zero_grad()
+    logits, after = model.step(ids, state)
+    logits.square().mean().backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    step = torch.compile(model.step, fullgraph=True, backend="aot_eager")
+    again, later = step(ids, state)
+    again.square().mean().backward()
+    assert torch.allclose(again, logits, rtol=1e-5, atol=1e-6)
+    for h, other in zip(later, after, strict=True):
+        for t, wanted in zip(h, other, strict=True):
+            assert torch.allclose(t, wanted, rtol=1e-5, atol=1e-6)
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(p.grad, gradient, rtol=1e-4, atol=1e-7)
+
+
 config = MambaConfig(8, 1, 13, d_state=3)
-compare(MambaLM(config, backend="chunked"), ids)
+for backend in ("chunked", "reference", "associative"):
+    compare(MambaLM(config, backend=backend), ids)
 model = MambaLM(config)
 _, state = model(ids, return_state=True)
-compare(model, ids, tuple(type(h)(*(t.detach() for t in h)) for h in state))
+state = tuple(type(h)(*(t.detach() for t in h)) for h in state)
+compare(model, ids, state)
+compare_step(model, ids[:, 0], state)
 compare(model, ids, mask=ids != 0)
 compare(model, ids, reset=ids == 0)
 compare(MambaBlock(8, 3), torch.randn(2, 5, 8))
@@ -483,11 +517,13 @@ def test_importing_the_models_imports_no_compiler():
 
 
 def test_the_backend_reaches_every_scan():
-    model = MambaLM(small_lm().config, backend="nonsense")
-    with pytest.raises(ValueError, match="nonsense"):
-        model(some_ids(1, 3))
-    by_loop = MambaLM(small_lm().config, backend="reference").double()
     other = small_lm()
+    by_loop = MambaLM(other.config, backend="reference").double()
+    assert {
+        module.backend
+        for module in by_loop.modules()
+        if isinstance(module, SelectiveScan)
+    } == {"reference"}
     by_loop.load_state_dict(other.state_dict())
     assert error(by_loop(some_ids(2, 9)), other(some_ids(2, 9))) < RELATIVE
 

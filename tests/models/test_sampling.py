@@ -5,10 +5,17 @@ import math
 import pytest
 import torch
 from scipy.stats import chisquare
-from torch import nn
+from torch import Tensor, nn
 
-from mambaviz.models import choose_token, generate, token_probabilities
-from tests.models.mamba_cases import normal, seeded
+from mambaviz.models import (
+    RNNLM,
+    TransformerLM,
+    choose_token,
+    generate,
+    sampling,
+    token_probabilities,
+)
+from tests.models.mamba_cases import normal, seeded, small_lm
 
 LOGITS = torch.tensor([[0.05, 0.4, 0.3, 0.05, 0.2]]).log() + 3
 
@@ -115,18 +122,36 @@ def test_the_same_generator_makes_the_same_choices():
         ({"temperature": -0.5}, "temperature .* got -0.5"),
         ({"temperature": math.nan}, "temperature .* got nan"),
         ({"temperature": math.inf}, "temperature .* got inf"),
-        ({"top_k": 0}, "top_k must be from 1 to vocab_size = 5; got 0"),
+        ({"temperature": "hot"}, "temperature .* got 'hot'"),
+        ({"temperature": True}, "temperature .* got True"),
+        ({"temperature": 10**400}, "temperature .* got 1000"),
+        ({"top_k": 0}, "top_k .* from 1 to vocab_size = 5; got 0"),
         ({"top_k": 6}, "top_k .* got 6"),
+        ({"top_k": 2.5}, "top_k must be an integer .* got 2.5"),
+        ({"top_k": True}, "top_k must be an integer .* got True"),
+        ({"top_p": "0.5"}, "top_p .* got '0.5'"),
+        ({"top_p": True}, "top_p .* got True"),
         ({"top_p": 0.0}, "top_p .* got 0.0"),
         ({"top_p": 1.5}, "top_p .* got 1.5"),
         ({"top_p": math.nan}, "top_p .* got nan"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_value(options, message):
+def test_what_cannot_be_is_refused_with_its_value(
+    options, message, outside_tests
+):
     with pytest.raises(ValueError, match=message):
         token_probabilities(LOGITS, **options)
     with pytest.raises(ValueError, match=message):
         choose_token(LOGITS, **{"temperature": 0.0} | options)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_without_a_largest_leave_no_choice(temperature, value):
+    logits = LOGITS.repeat(3, 1)
+    logits[1] = value
+    with pytest.raises(ValueError, match=f"logit of row 1 is {value}; look"):
+        choose_token(logits, temperature)
 
 
 # ---- The loop --------------------------------------------------------------
@@ -182,6 +207,50 @@ def test_each_step_is_handed_over_as_it_comes():
     assert torch.equal(torch.stack(seen, 1), out[:, 1:])
 
 
+def test_what_is_done_to_a_token_that_was_handed_over_alters_no_text():
+    ids = torch.tensor([[1], [2]])
+    plain = generate(Adder(), ids, 4)
+    assert torch.equal(generate(Adder(), ids, 4, on_token=Tensor.zero_), plain)
+
+
+class Broken(Adder):
+    """An adder whose row 1 has one odd logit after its second step."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def logits(self, total):
+        logits = super().logits(total)
+        if len(self.calls) == 3:
+            logits[1, 9] = self.value
+        return logits
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_broken_logit_is_an_error_at_its_step(temperature, value):
+    seen, ids = [], torch.tensor([[1, 2], [3, 4]])
+    with pytest.raises(
+        ValueError, match=f"at step 2, .* of row 1 is {value}; look for NaN"
+    ):
+        generate(Broken(value), ids, 9, temperature, on_token=seen.append)
+    assert len(seen) == 2
+    # A token may be ruled out, and no one looks at those beyond vocab_size.
+    generate(Broken(-value), ids, 9, temperature, vocab_size=9)
+    if value == math.inf:
+        generate(Broken(-value), ids, 9, temperature)
+
+
+def test_looking_once_finds_the_first_broken_step():
+    """As is done at the end of greedy steps on a GPU."""
+    largest = torch.zeros(3, 6)  # batch steps
+    sampling._expect_finite(largest)
+    largest[1, 4], largest[2, 3], largest[0, 5] = math.inf, math.nan, math.nan
+    with pytest.raises(ValueError, match="at step 3, .* of row 2 is nan"):
+        sampling._expect_finite(largest)
+
+
 def test_only_real_tokens_are_chosen():
     ids = torch.tensor([[3, 6]])  # the sum is 9, which is the likeliest
     assert generate(Adder(), ids, 1)[0, -1] == 9
@@ -204,6 +273,44 @@ def test_the_model_is_left_in_the_mode_it_was_in(training):
     assert model.training is training
 
 
+def test_each_module_is_left_in_the_mode_it_was_in():
+    """As one trains a head on features that stand still."""
+    model = Adder()
+    model.still, model.learning = nn.Dropout(), nn.Sequential(nn.Dropout())
+    model.still.eval()
+    modes = [module.training for module in model.modules()]
+    generate(model, torch.tensor([[1]]), 2)
+    assert [module.training for module in model.modules()] == modes
+
+    def stop(token):
+        assert not any(module.training for module in model.modules())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(model, torch.tensor([[1]]), 2, on_token=stop)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_a_mask_is_for_a_model_that_takes_one():
+    ids = torch.tensor([[1, 2]])
+    padding = mask([0, 1])
+    with pytest.raises(ValueError, match="RNNLM takes no mask: give it"):
+        generate(RNNLM(5, 3), ids, 2, mask=padding)
+    model = TransformerLM(5, 4, 1, 2)
+    assert generate(model, ids, 2, mask=padding).shape == (1, 4)
+
+
+@pytest.mark.parametrize("count", [2.5, True, "3", None, -1])
+def test_a_text_has_a_whole_number_of_tokens(count, outside_tests):
+    ids = torch.tensor([[1, 2]])
+    words = rf"max_new_tokens must be an integer of 0 or more; got {count!r}"
+    for model in (small_lm(), TransformerLM(5, 4, 1, 2)):
+        with pytest.raises(ValueError, match=words):
+            model.generate(ids, count)
+    with pytest.raises(ValueError, match=words):
+        generate(RNNLM(5, 3), ids, count)
+
+
 def test_the_generator_decides():
     ids = torch.tensor([[1, 2]] * 4)
 
@@ -224,6 +331,8 @@ def mask(*rows):
         ({"ids": torch.zeros(2, 0, dtype=torch.long)}, r"empty.*\(2, 0\)"),
         ({"ids": torch.ones(3).long()}, r"\(batch, length\); got \(3,\)"),
         ({"ids": torch.tensor([[1, 10]])}, "from 0 to 9; got 10"),
+        ({"ids": torch.ones(2, 3)}, "ids must .* got torch.float32"),
+        ({"vocab_size": 9.5}, "vocab_size .* got 9.5"),
         ({"top_k": 0}, "top_k .* got 0"),
         ({"mask": mask([1, 1])}, r"mask must be .* \(2, 3\).* \(1, 2\)"),
         ({"max_new_tokens": -1}, "max_new_tokens .* got -1"),
