@@ -2,6 +2,8 @@
 
 import functools
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -138,6 +140,113 @@ def test_attention_and_convolution_are_compared(length, monkeypatch):
     monkeypatch.setattr(selective_scan, "convolve", around)
     with pytest.raises(RuntimeError, match="convolution is off by"):
         selective_scan.check_convolution(signal, kernel)
+
+
+@pytest.fixture
+def in_stretches(monkeypatch):
+    """SMALL is too long to be judged at once: stretches of 8 steps."""
+    monkeypatch.setattr(selective_scan, "LONGEST_JUDGED", 8)
+    monkeypatch.setattr(selective_scan, "STRETCH", 8 * 2 * 6 * 3)
+
+
+def test_stretches_are_the_whole(in_stretches):
+    inputs = make_inputs(SMALL, device="cpu")
+    inputs = selective_scan.in_float(inputs, torch.float64)
+    grad = torch.randn_like(inputs["x"])
+    found = selective_scan.run_in_stretches(inputs, grad)
+    expected = selective_scan.run(selective_scan.by("reference"), inputs, grad)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    (y,) = selective_scan.run_in_stretches(inputs, None).values()
+    assert torch.equal(y, found["y"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["x", "A", "C"])
+def test_gradients_of_long_sequences_are_compared(name, dtype, in_stretches):
+    """Values alone do not show that a gradient is too large."""
+
+    def scan(**inputs):
+        inputs[name] = inputs[name].clone()
+        if inputs[name].requires_grad:
+            inputs[name].register_hook(lambda grad: 1.2 * grad)
+        return GENERIC(**inputs)
+
+    shape = SMALL._replace(dtype=dtype)
+    inputs = make_inputs(shape, device="cpu")
+    assert check(GENERIC, inputs, shape, backward=True) > 0
+    assert check(scan, inputs, shape, backward=False) > 0
+    with pytest.raises(RuntimeError, match=f"{name} is off by"):
+        check(scan, inputs, shape, backward=True)
+
+
+def official_kernel(spoiled=None):
+    """The module's two functions in PyTorch, (batch, channel, length)."""
+
+    def scan(u, delta, A, B, C, D, z, bias):
+        u, delta, z, B, C = (w.mT for w in (u, delta, z, B[:, 0], C[:, 0]))
+        plainly = selective_scan.by("reference")
+        return plainly(u, delta, A, B, C, D, z, bias).mT
+
+    def fwd(*tensors_and_softplus):
+        y = scan(*tensors_and_softplus[:-1])
+        return y, None, y
+
+    def bwd(u, delta, A, B, C, D, z, bias, grad, states, out, *flags):
+        leaves = [
+            w.detach().requires_grad_()
+            for w in (u, delta, A, B, C, D, bias, z)
+        ]
+        *others, bias, z = leaves
+        grads = torch.autograd.grad(scan(*others, z, bias), leaves, grad)
+        names = ("x", "delta", "A", "B", "C", "D", "delta_bias", "z")
+        return [
+            1.1 * g if name == spoiled else g
+            for name, g in zip(names, grads, strict=True)
+        ]
+
+    return SimpleNamespace(fwd=fwd, bwd=bwd)
+
+
+@pytest.fixture
+def on_a_cpu(monkeypatch):
+    """``measure_shape`` without a clock, and with a rung that runs here."""
+
+    def ours(inputs, grad):
+        scan = selective_scan.by("reference")
+        return [
+            functools.partial(selective_scan.run, scan, inputs, g)
+            for g in (None, grad)
+        ]
+
+    make = functools.partial(make_inputs, device="cpu")
+    monkeypatch.setattr(selective_scan, "make_inputs", make)
+    monkeypatch.setattr(selective_scan, "fused", ours)
+    monkeypatch.setattr(selective_scan, "time_ms", lambda work: (2, 1, 3))
+    monkeypatch.setattr(selective_scan, "peak_mib", lambda work: 7.0)
+
+
+def test_every_row_says_how_much_it_errs(on_a_cpu, in_stretches, monkeypatch):
+    kernel = official_kernel()
+    monkeypatch.setitem(sys.modules, "selective_scan_cuda", kernel)
+    rows = [as_dict(row) for row in selective_scan.measure_shape(SMALL)]
+    assert [(row["what"], row["mode"]) for row in rows] == [
+        (what, mode)
+        for what in ("fused", "official")
+        for mode in ("forward", "forward + backward")
+    ]
+    for row in rows:
+        assert 0 < row["relative_error"] < 1e-6
+
+
+@pytest.mark.parametrize("spoiled", ["x", "B", "A"])
+def test_a_wrong_official_gradient_is_not_timed(
+    spoiled, on_a_cpu, monkeypatch
+):
+    kernel = official_kernel(spoiled)
+    monkeypatch.setitem(sys.modules, "selective_scan_cuda", kernel)
+    monkeypatch.setattr(selective_scan, "time_ms", never)
+    with pytest.raises(RuntimeError, match=f"official {spoiled} is off by"):
+        selective_scan.measure_shape(SMALL)
 
 
 @ON_GPU

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("triton")
 from mambaviz.ops.causal_conv1d import causal_conv1d, fused
+from tests.ops.launches import launches
 from tests.ops.test_causal_conv1d import arguments
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -94,6 +95,15 @@ def test_a_program_goes_through_several_tiles(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_rounded_once(dtype):
     judge(given(dtype, length=21, d_inner=7), True)
+
+
+def test_kernels_start_on_the_device_of_the_tensors(monkeypatch):
+    """Not on the current one."""
+    started = launches(fused, monkeypatch)
+    x, weight = (torch.empty(s, device="meta") for s in ((2, 9, 4), (4, 3)))
+    tensors = x, weight, None, None, True
+    fused._backward(fused._forward(*tensors), *tensors)
+    assert started == [(name, x.device) for name in ("forward", "backward")]
 
 
 def test_every_element_is_written(poisoned):

@@ -1,8 +1,10 @@
 """The Triton rung: on a GPU where there is one, else in the interpreter."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mambaviz.ops.selective_scan import (
     selective_scan_step,
     unavailable,
 )
+from tests.ops.launches import launches
 from tests.ops.scan_cases import TENSORS, case, in_dtype, run, scan_by
 
 assert unavailable("fused") is None, unavailable("fused")
@@ -35,9 +38,14 @@ CASES = {
     "fixed B": {"B": "fixed", "length": 13},
     "fixed C, 2 groups of B": {"B": 2, "C": "fixed", "length": 13},
     "fixed B and C": {"B": "fixed", "C": "fixed", "length": 13},
+    "1 state": {"d_state": 1, "length": 9, "batch": 1, "d_inner": 2},
+    "16 states": {"d_state": 16, "length": 9, "batch": 1, "d_inner": 2},
+    "64 states": {"d_state": 64, "length": 4, "batch": 1, "d_inner": 2},
+    "256 states": {"d_state": 256, "length": 3, "batch": 1, "d_inner": 1},
 }
 # Where nothing has been rounded often, luck decides by how much.
 LUCK = 2**-22
+LOW = ("x", "delta", "z", "B", "C")  # that a model has in half precision
 
 
 def on_device(arguments: dict) -> dict:
@@ -53,11 +61,16 @@ def off(ours: torch.Tensor, exact: torch.Tensor) -> float:
     return (difference.norm() / exact.norm().clamp_min(1e-30)).item()
 
 
-def judge(arguments: dict, dtype: torch.dtype = torch.float32) -> None:
+def judge(
+    arguments: dict,
+    dtype: torch.dtype = torch.float32,
+    low: tuple[str, ...] = LOW,
+    luck: float = LUCK,
+) -> None:
     """At most twice the error of plain PyTorch in the same precision."""
-    given = on_device(in_dtype(arguments, dtype, "x", "delta", "z", "B", "C"))
-    single = in_dtype(given, torch.float32, "A", "D", "delta_bias")
-    single = in_dtype(single, torch.float32, "initial_state")
+    others = [name for name in TENSORS if name not in low]
+    given = on_device(in_dtype(arguments, dtype, *low))
+    single = in_dtype(given, torch.float32, *others)
     single = {k: v for k, v in single.items() if k in given}
     exact = run(scan_by("reference"), in_dtype(single, torch.float64))
     plain = run(scan_by("reference"), single)
@@ -65,8 +78,16 @@ def judge(arguments: dict, dtype: torch.dtype = torch.float32) -> None:
     assert ours.keys() == plain.keys()
     for name, value in ours.items():
         assert value.dtype == plain[name].dtype, name
-        limit = 2 * off(plain[name], exact[name]) + LUCK
+        limit = 2 * off(plain[name], exact[name]) + luck
         assert off(value, exact[name]) <= limit, name
+
+
+@pytest.fixture
+def seed():
+    """Another one in every run; a failure prints it."""
+    seed = int.from_bytes(os.urandom(4))
+    print(f"seed {seed}")
+    return seed
 
 
 @pytest.fixture
@@ -139,24 +160,154 @@ def test_a_chunk_after_a_reset_forgets_all(chunked):
     torch.testing.assert_close(y[:, 20:], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_same_bits_every_time(chunked):
-    small = case(length=16, batch=1, d_inner=2)
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_nothing_leaks_over_a_reset(chunks, poison, request):
+    """Not even what is no number, forwards or backwards.
+
+    Three sequences are packed into 32 steps. In chunks of 8 the second, which
+    is spoiled, goes from one with a reset into another.
+    """
+    if chunks > 1:
+        request.getfixturevalue("chunked")
+    sizes = {"length": 32, "batch": 1, "d_inner": 2, "d_state": 2}
+    arguments = on_device(in_dtype(case(**sizes), torch.float32))
+    cut = fused.Cut(1, 32, 2, 2, 1)
+    plan = fused.Plan.forwards(cut, arguments["x"].device)
+    assert plan.n_chunks == chunks
+    arguments["reset"][:] = False
+    arguments["reset"][0, [9, 19]] = True
+    arguments["x"][0, 11, 0] = poison
+    arguments["C"][0, [9, 12, 18]] = poison
+    arguments["delta"][0, 17, 1] = poison
+    ours, expected = (
+        run(scan_by(backend), arguments) for backend in ("fused", "reference")
+    )
+    assert not ours["y"][0, [9, 12, 18]].isfinite().any()
+    others = torch.ones(32, dtype=torch.bool)
+    others[9:19] = False
+    for name in ("y", *(f"grad_{name}" for name in LOW)):
+        found = ours[name][0, others]
+        assert found.isfinite().all(), name
+        torch.testing.assert_close(
+            found, expected[name][0, others], rtol=1e-5, atol=1e-5
+        )
+    for name in ("last_state", "grad_initial_state"):
+        assert ours[name].isfinite().all(), name
+        torch.testing.assert_close(
+            ours[name], expected[name], rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("low", [LOW, ("x", "delta", "z")], ids=len)
+def test_half_precision_is_rounded_once(low, poisoned):
+    """With B and C in float32 their gradients are seen before rounding."""
+    small = case(length=13, batch=1, d_inner=3, d_state=2)
+    judge(small, torch.float16, low)
+
+
+def test_numbers_of_each_run(seed):
+    """Those that nobody has chosen; some of them with bad luck."""
+    kinds = {"length": 11, "batch": 1, "d_inner": 4, "seed": seed}
+    judge(case(**kinds, B=2), luck=2**-19)
+
+
+def test_gradients_are_slopes(seed):
+    """Along random directions, against the reference in float64."""
+    kinds = {"length": 11, "batch": 1, "d_inner": 3, "seed": seed}
+    arguments = on_device(case(**kinds))
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(backend: str, arguments: dict) -> torch.Tensor:
+        y, h = scan_by(backend)(**arguments, return_last_state=True)
+        return y.sum() + h.sum()
+
+    single = in_dtype(arguments, torch.float32)
+    leaves = [single[name].requires_grad_() for name in TENSORS]
+    gradients = torch.autograd.grad(loss("fused", single), leaves)
+    for _ in range(8):
+        directions = [
+            torch.randn(
+                leaf.shape, generator=generator, dtype=torch.float64
+            ).to(DEVICE)
+            for leaf in leaves
+        ]
+        there, back = (
+            loss(
+                "reference",
+                arguments
+                | {
+                    name: arguments[name] + step * direction
+                    for name, direction in zip(
+                        TENSORS, directions, strict=True
+                    )
+                },
+            )
+            for step in (1e-5, -1e-5)
+        )
+        shares = torch.stack(
+            [
+                (gradient.double() * direction).sum()
+                for gradient, direction in zip(
+                    gradients, directions, strict=True
+                )
+            ]
+        )
+        # Float32 has 24 bits; sums of some dozens are allowed a few of them.
+        limit = 2**-19 * (1 + shares.abs().sum())
+        assert (shares.sum() - (there - back) / 2e-5).abs() <= limit
+
+
+REPEATED = {
+    "one chunk": {"length": 9},
+    "chunks": {"length": 16},
+    "pairs": {"length": 9},
+    "groups": {"length": 9, "d_inner": 4, "B": 2, "C": 4},
+    "several parts": {"length": 5, "d_state": 17},
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_the_same_bits_every_time(name, monkeypatch, request):
+    if name == "chunks":
+        request.getfixturevalue("chunked")
+    if name == "pairs":
+        monkeypatch.setattr(fused, "PAIRS_FROM", 0)
+    small = case(**{"batch": 1, "d_inner": 2, "d_state": 2} | REPEATED[name])
     arguments = on_device(in_dtype(small, torch.float32))
     first = run(scan_by("fused"), arguments)
-    second = run(scan_by("fused"), arguments)
-    assert all(torch.equal(second[name], first[name]) for name in first)
+    for _ in range(2):
+        again = run(scan_by("fused"), arguments)
+        assert all(torch.equal(again[name], first[name]) for name in first)
 
 
-def test_views_of_any_strides():
-    """The official layout, too: channels before time."""
-    arguments = on_device(in_dtype(case(length=11), torch.float32))
+LAYOUTS = {
+    # The official layout, too: channels before time.
+    "last axes swapped": lambda v: v.mT.contiguous().mT,
+    "first axes swapped": (
+        lambda v: v.transpose(0, 1).contiguous().transpose(0, 1)
+    ),
+    "every second": lambda v: v.repeat_interleave(2, 1)[:, ::2],
+    "one for all steps": lambda v: v[:, :1].expand(v.shape),
+    "one for the batch": lambda v: v[:1].expand(v.shape),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_views_of_any_strides(name):
+    small = case(length=7, d_inner=2, d_state=2)
+    arguments = on_device(in_dtype(small, torch.float32))
     views = {
-        name: value.mT.contiguous().mT
-        if name in TENSORS and value is not None and value.ndim > 1
+        name_: LAYOUTS[name](value)
+        if name_ in TENSORS and value is not None and value.ndim > 1
         else value
-        for name, value in arguments.items()
+        for name_, value in arguments.items()
     }
-    ours, expected = (run(scan_by("fused"), a) for a in (views, arguments))
+    dense = {
+        name_: value.contiguous() if isinstance(value, torch.Tensor) else value
+        for name_, value in views.items()
+    }
+    ours, expected = (run(scan_by("fused"), a) for a in (views, dense))
     for name, value in expected.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-6)
 
@@ -264,26 +415,30 @@ FLAGS = dict(
 )
 SEQUENCES = {"x", "delta", "z", "y", "grad_y", "dx", "ddelta", "dz"}
 UNITS = {"A_n", "B_n", "C_n", "initial_n", "later_n"}
+TILES = {"forward": (8, 4), "chunk_adjoints": (8, 4), "backward": (2, 3)}
 tools = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin")
-found = {}
-for name, tile, stages in (("forward", 8, 4), ("backward", 2, 3)):
+found = []
+for name, flags, dtypes in json.loads(sys.argv[1]):
     kernel = getattr(kernels, name)
+    tile, stages = TILES[name]
+    flags = FLAGS | flags | {"T": tile, "STAGES": stages}
     constants, signature, hints = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
         bare = argument.removesuffix("_ptr")
-        if argument in FLAGS or argument in ("T", "STAGES"):
-            constants[argument] = FLAGS.get(argument, tile)
+        if argument in flags:
+            constants[argument] = flags[argument]
         elif argument in UNITS:
             constants[argument] = 1
         elif bare != argument:
-            narrow = "*u8" if bare == "reset" else "*fp32"
-            signature[argument] = "*bf16" if bare in SEQUENCES else narrow
+            dtype = "fp32"
+            if bare in SEQUENCES:
+                dtype = dtypes.get(bare, "bf16")
+            signature[argument] = "*u8" if bare == "reset" else "*" + dtype
             hints[(i,)] = [["tt.divisibility", 16]]
         else:
             signature[argument] = "i32"
             if argument not in kernels.RUNTIME:
                 hints[(i,)] = [["tt.divisibility", 16]]
-    constants["STAGES"] = stages
     signature |= {constant: "constexpr" for constant in constants}
     source = ASTSource(
         fn=kernel, signature=signature, constexprs=constants, attrs=hints
@@ -301,38 +456,160 @@ for name, tile, stages in (("forward", 8, 4), ("backward", 2, 3)):
             ).stdout
             for option in ("--dump-resource-usage", "-sass")
         )
-    found[name] = {
+    found.append({
         "stack": int(re.search(r"STACK:(\\d+)", usage)[1]),
         "shuffles": len(re.findall(r" SHFL", code)),
         "atomics": len(re.findall(r" (?:RED|ATOM)[G.]", code)),
         "instructions": len(re.findall(r"/\\*[0-9a-f]{4,5}\\*/ +\\S", code)),
-    }
+    })
 print(json.dumps(found))
 """
 
 
-def test_compiled_for_an_h100_the_state_stays_in_registers():
+def compiled_for_an_h100(*variants: tuple[str, dict, dict]) -> list[dict]:
     """No GPU is needed to read what the compiler made for one.
 
-    A change of a layout would show here first: as shuffles between threads,
-    or as states that spill to local memory.
+    A variant is a kernel, flags unlike ``FLAGS``, and dtypes of sequences.
     """
     result = subprocess.run(
-        [sys.executable, "-c", COMPILE],
+        [sys.executable, "-c", COMPILE, json.dumps(variants)],
         capture_output=True,
         text=True,
-        env={**__import__("os").environ, "TRITON_INTERPRET": "0"},
+        env={**os.environ, "TRITON_INTERPRET": "0"},
         check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    found = json.loads(result.stdout)
-    for kernel in found.values():
+    return json.loads(result.stdout)
+
+
+def test_compiled_for_an_h100_the_state_stays_in_registers():
+    """A change of a layout would show here first.
+
+    As shuffles between threads, or as states that spill to local memory.
+    """
+    found = compiled_for_an_h100(("forward", {}, {}), ("backward", {}, {}))
+    for kernel in found:
         assert kernel["shuffles"] == 0
         assert kernel["atomics"] == 0
         assert kernel["instructions"] > 1000
-    assert found["forward"]["stack"] == 0
+    forward, backward = found
+    assert forward["stack"] == 0
     # A few addresses, but not a state: that would be 4 bytes times 16.
-    assert found["backward"]["stack"] < 64
+    assert backward["stack"] < 64
+
+
+@pytest.mark.parametrize("pair", [("bf16", "fp32"), ("fp16", "bf16")])
+def test_sequences_of_several_dtypes_are_compiled(pair):
+    """The compiler, unlike the interpreter, holds a name to its type."""
+    like_x, others = ("x", "y", "grad_y", "dx"), ("delta", "z", "ddelta", "dz")
+    dtypes = dict.fromkeys(like_x, pair[0]) | dict.fromkeys(others, pair[1])
+    small = {"N": 2, "NP": 2, "HAS_RESET": True}
+    found = compiled_for_an_h100(
+        *((name, small, dtypes) for name in ("forward", "backward")),
+        ("chunk_adjoints", small, dtypes),
+    )
+    assert all(kernel["shuffles"] == 0 for kernel in found)
+
+
+GRAPHS = """
+import torch
+import mambaviz.ops.selective_scan as door
+from tests.ops.scan_cases import TENSORS, case, in_dtype
+
+assert door.unavailable("fused") is None
+# The compiler cannot look into Triton's settings, as a refusal does.
+rung = door._loaded["fused"]._replace(refusal=lambda *tensors: None)
+door._loaded["fused"] = rung
+
+
+def layer(arguments, leaves):
+    # What stands around a scan in a model is compiled with it.
+    given = dict(zip(TENSORS, leaves)) | {"x": torch.tanh(leaves[0])}
+    y, h = door.selective_scan(
+        **(arguments | given), return_last_state=True, backend="fused"
+    )
+    return y.square().sum() + h.sum()
+
+
+compiled = torch.compile(
+    layer, fullgraph=True, dynamic=True, backend="aot_eager"
+)
+for length in (5, 9, 12, 17):
+    small = case(batch=2, length=length, d_inner=2, d_state=2)
+    a = in_dtype(small, torch.float32)
+    leaves = [a[n].requires_grad_() for n in TENSORS]
+    found = torch.autograd.grad(compiled(a, leaves), leaves)
+    expected = torch.autograd.grad(layer(a, leaves), leaves)
+    assert all(map(torch.equal, found, expected)), length
+graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+assert graphs == 1, graphs
+"""
+
+
+def test_one_graph_of_pytorch_is_for_every_length():
+    """In another process, where no shape checks stand around functions."""
+    environment = dict(os.environ)
+    if DEVICE == "cpu":
+        environment["TRITON_INTERPRET"] = "1"
+    done = subprocess.run(
+        [sys.executable, "-c", GRAPHS],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("pairs_from", [0, 2**23])
+def test_groups_beyond_31_bits(pairs_from, monkeypatch, tmp_path):
+    """Steps from one group to the next so long that two are 2^31.
+
+    The file is almost all hole. Where 2^31 became -2^31, zeros were read.
+    """
+    monkeypatch.setattr(fused, "PAIRS_FROM", pairs_from)
+    shape = {"batch": 1, "length": 3, "d_inner": 3, "d_state": 2}
+    arguments = on_device(in_dtype(case(**shape, B=3, C=3), torch.float32))
+    arguments = in_dtype(arguments, torch.float16, "B", "C")
+    half = 2**31
+    size, kind = 2 * half + 64, torch.float16
+    if DEVICE == "cuda":
+        holes = torch.zeros(size, dtype=kind, device="cuda")
+    else:
+        file = str(tmp_path / "holes")
+        holes = torch.from_file(file, shared=True, size=size, dtype=kind)
+    far = {}
+    for i, name in enumerate("BC"):
+        far[name] = holes.as_strided(
+            (1, 3, 3, 2), (6, 2, half // 2, 1), half + 16 * i
+        )
+        far[name].copy_(arguments[name])
+    ours, expected = (
+        run(scan_by("fused"), a) for a in (arguments | far, arguments)
+    )
+    assert all(torch.equal(ours[name], expected[name]) for name in ours)
+
+
+@pytest.mark.parametrize("schedulers", [1, 64])
+def test_kernels_start_on_the_device_of_the_tensors(schedulers, monkeypatch):
+    """Not on the current one; with room for chunks of time and without."""
+    monkeypatch.setattr(fused, "_schedulers", lambda device: schedulers)
+    started = launches(fused, monkeypatch)
+    x = torch.empty(1, 256, 96, device="meta")
+    A = torch.empty(96, 2, device="meta")
+    B, C = (torch.empty(1, 256, g, 2, device="meta") for g in (3, 1))
+    tensors = x, x, A, B, C, None, x, None, None, None, True
+    y, last, kept = fused.forward(*tensors, True)
+    fused.backward(y, last, kept, *tensors)
+    row, *weights = (w[:, 0] for w in (x, B, C))
+    fused.step(last, row, row, A, *weights, None, None, None, True)
+    forwards, backwards = ["forward"], ["backward", "sum_blocks"]
+    if schedulers > 1:
+        forwards = ["forward", "join_chunks", *forwards]
+        backwards = ["chunk_adjoints", "join_chunks", *backwards]
+    expected = "pair", *forwards, "pair", *backwards, "step"
+    assert started == [(name, x.device) for name in expected]
 
 
 @ON_GPU

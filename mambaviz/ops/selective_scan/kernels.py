@@ -13,9 +13,13 @@ the latency of another; what a tile reads is asked for one tile ahead.
 
 **What is read, what is written.** Per step and channel x, delta and z in, y
 out; B_t and C_t once per 32 channels, from the cache. The state, d_state
-times as large, is read and written only where a chunk of time begins, and in
-training every CK steps. With bfloat16 and 16 states that is 8 bytes for each
-step and channel instead of the 384 and more of one operation after the other.
+times as large, is read and written only where a chunk of time begins. With
+bfloat16 and 16 states that is 8 bytes for each step and channel instead of
+the 384 and more of one operation after the other. Training adds the state
+before every CK-th step, written once and read once: 4 d_state / CK bytes each
+time, 16 with 16 states and CK = 4. The backward pass reads x, delta, z and
+dy, writes dx, ddelta and dz, and writes and reads again the partial sums of
+dB and dC, 8 d_state bytes for each step and 32 channels: 4 per channel.
 
 **Chunks of time.** Where batch times channels is too small to fill the GPU,
 time is cut into chunks:
@@ -43,6 +47,9 @@ the compiler turns it over through shared memory and gives each thread one
 column to add up. A block writes its own partial sum, and ``fused.py`` adds
 the blocks in a fixed order. There is no atomic addition: every run gives the
 same bits.
+
+**Resets** select and never multiply by zero, since 0 times NaN is NaN: what
+is no number in one packed sequence stays out of the others.
 
 Everything computes in float32, whatever the inputs are. exp(v) is exp2(v
 log2 e), one instruction of the special-function unit; log2 e is multiplied
@@ -239,6 +246,24 @@ def compose(decay_1, end_1, decay_2, end_2):
 
 
 @triton.jit
+def compose_unless_reset(fresh_1, decay_1, end_1, fresh_2, decay_2, end_2):
+    """As ``compose``; into a stretch with a reset, not even NaN gets."""
+    end = tl.where(fresh_2 != 0, end_2, decay_2 * end_1 + end_2)
+    return fresh_1 | fresh_2, decay_1 * decay_2, end
+
+
+@triton.jit
+def scan_tile(a, b, starts, HAS_RESET: tl.constexpr):
+    """h_t = a_t h_{t-1} + b_t along a tile; only b_t where ``starts``."""
+    if HAS_RESET:
+        fresh = tl.broadcast_to(starts[:, None, :].to(tl.int32), a.shape)
+        _, _, h = tl.associative_scan((fresh, a, b), 0, compose_unless_reset)
+    else:
+        _, h = tl.associative_scan((a, b), 0, compose)
+    return h
+
+
+@triton.jit
 def tile_weights(
     p, time, stride_l, stride_n, fixed, N: tl.constexpr, NP: tl.constexpr,
     FIXED: tl.constexpr,
@@ -298,11 +323,11 @@ def forward(
     if B_FIXED:
         B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP)
     else:
-        B_ptr += sequence * B_b + group * B_g
+        B_ptr += sequence * B_b + group.to(tl.int64) * B_g
     if C_FIXED:
         C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP)
     else:
-        C_ptr += sequence * C_b + group * C_g
+        C_ptr += sequence * C_b + group.to(tl.int64) * C_g
     if FROM == "given":
         states = initial_ptr + sequence * initial_b
         h = load_states(states, initial_n, d * initial_d, N, NP)
@@ -337,16 +362,18 @@ def forward(
             B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
             C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
         a = tl.exp2(dt[:, None, :] * A2[None])
+        goes_on = first
         sizes = dt
+        starts = live
         if HAS_RESET:
             starts = (tl.load(reset_ptr + time) != 0)[:, None] & live
-            a = tl.where(starts[:, None, :], 0.0, a)
-            sizes = tl.where(starts, float("inf"), dt)
+            goes_on = first & (starts == 0)[:, None, :]
+            sizes = tl.where(starts, float("nan"), dt)
         if ENDS:
             total += tl.sum(sizes[:, None, :], 0)
         b = (dt * x)[:, None, :] * B
-        b = tl.where(first, a * h[None] + b, b)
-        decays, hs = tl.associative_scan((a, b), 0, compose)
+        b = tl.where(goes_on, a * h[None] + b, b)
+        hs = scan_tile(a, b, starts, HAS_RESET)
         if KEEP:
             for i in tl.static_range(0, T, GRAIN):
                 k = start + t0 + i
@@ -395,8 +422,10 @@ def join_chunks(
     """The state that each chunk starts from; in reverse, the r it ends with.
 
     From one chunk to the next the state decays by exp(A sum(delta)), and what
-    the chunk made of a zero state is added. A program takes one state of 32
-    channels, so that many chunks can be read at once.
+    the chunk made of a zero state is added. A sum that is NaN says that there
+    was a reset, after which nothing is left of the state before; or that a
+    delta was NaN, and then what the chunk made is NaN already. A program takes
+    one state of 32 channels, so that many chunks can be read at once.
     """
     n = tl.program_id(0) % NP
     block = tl.program_id(0) // NP % blocks
@@ -428,9 +457,8 @@ def join_chunks(
             p = states_ptr + (here * NP + n) * LANES + lane
             tl.store(p, h, (lane >= 0) & (c0 + i < n_chunks))
             total = totals[i]
-            a = tl.exp2(total * A2)
-            a = tl.where(total == float("inf"), 0.0, a)
-            h = a * h + ends[i]
+            passed = tl.exp2(total * A2) * h + ends[i]
+            h = tl.where(total == total, passed, ends[i])
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -458,8 +486,8 @@ def chunk_adjoints(
     if C_FIXED:
         C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP)
     else:
-        C_ptr += sequence * C_b + group * C_g
-    B_ptr += sequence * B_b + group * B_g
+        C_ptr += sequence * C_b + group.to(tl.int64) * C_g
+    B_ptr += sequence * B_b + group.to(tl.int64) * B_g
     delta_ptr += sequence * delta_b
     z_ptr += sequence * z_b
     grad_y_ptr += sequence * grad_b
@@ -472,7 +500,10 @@ def chunk_adjoints(
         # From the last step of the chunk to the first.
         now = end - 1 - t0 - t
         live = (now >= start)[:, None] | WHOLE
-        time = tl.maximum(now, 0).to(tl.int64)
+        time = tl.maximum(now, 0)
+        if not WHOLE:
+            time = tl.maximum(time, start)
+        time = time.to(tl.int64)
         p = delta_ptr + time[:, None] * delta_l + d[None, :]
         dt = step_size(tl.load(p), bias, live, SOFTPLUS)
         p = grad_y_ptr + time[:, None] * grad_l + d[None, :]
@@ -488,14 +519,18 @@ def chunk_adjoints(
             C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
         a = tl.exp2(dt[:, None, :] * A2[None])
         sizes = dt
+        starts = live
         if HAS_RESET:
-            starts = (tl.load(reset_ptr + time) != 0)[:, None] & live
-            a = tl.where(starts[:, None, :], 0.0, a)
-            sizes = tl.where(starts, float("inf"), dt)
+            # Also before the chunk, where its first step is repeated.
+            starts = (tl.load(reset_ptr + time) != 0)[:, None]
+            sizes = tl.where(starts, float("nan"), dt)
         total += tl.sum(sizes[:, None, :], 0)
         c = dy[:, None, :] * C
         c = tl.where(first, c + r[None], c)
-        decays, rs = tl.associative_scan((a, a * c), 0, compose)
+        b = a * c
+        if HAS_RESET:
+            b = tl.where(starts[:, None, :], 0.0, b)
+        rs = scan_tile(a, b, starts, HAS_RESET)
         r = pick(rs, last, 0)
     p = ends_ptr + here * (NP * LANES)
     store_states(p, LANES, lane, lane >= 0, r, NP, NP)
@@ -556,9 +591,9 @@ def backward(
     row = (sequence * rows + start) * d_inner
     reset_ptr += sequence * rows + start
     if not B_FIXED:
-        B_ptr += sequence * B_b + start * B_l + group * B_g
+        B_ptr += sequence * B_b + start * B_l + group.to(tl.int64) * B_g
     if not C_FIXED:
-        C_ptr += sequence * C_b + start * C_l + group * C_g
+        C_ptr += sequence * C_b + start * C_l + group.to(tl.int64) * C_g
     kept_ptr += (sequence * n_kept * blocks + block) * (NP * LANES)
     first_row = (block.to(tl.int64) * sequences + sequence) * length + start
     dBC_ptr += first_row * (2 * NP)
@@ -569,8 +604,9 @@ def backward(
         t1 = ((count - 1) // CK * CK).to(tl.int64)
         last = (count - t1).to(tl.int32)
         next_x = load_steps(x_ptr + t1 * x_l, x_l, d, last, CK, WHOLE)
-        p = delta_ptr + t1 * delta_l
-        next_delta = load_steps(p, delta_l, d, last, CK, WHOLE)
+        next_delta = load_steps(
+            delta_ptr + t1 * delta_l, delta_l, d, last, CK, WHOLE
+        )
     for back in tl.range(0, (count + CK - 1) // CK, num_stages=STAGES):
         t0 = (count - 1) // CK * CK - back * CK
         left = count - t0
@@ -580,14 +616,15 @@ def backward(
             t1 = tl.maximum(t0 - CK, 0).to(tl.int64)
             then = (count - t1).to(tl.int32)
             next_x = load_steps(x_ptr + t1 * x_l, x_l, d, then, CK, WHOLE)
-            p = delta_ptr + t1 * delta_l
-            next_delta = load_steps(p, delta_l, d, then, CK, WHOLE)
+            next_delta = load_steps(
+                delta_ptr + t1 * delta_l, delta_l, d, then, CK, WHOLE
+            )
         else:
             xs = load_steps(x_ptr + t * x_l, x_l, d, left, CK, WHOLE)
-            p = delta_ptr + t * delta_l
-            deltas = load_steps(p, delta_l, d, left, CK, WHOLE)
-        p = grad_y_ptr + t * grad_l
-        grads = load_steps(p, grad_l, d, left, CK, WHOLE)
+            deltas = load_steps(
+                delta_ptr + t * delta_l, delta_l, d, left, CK, WHOLE
+            )
+        grads = load_steps(grad_y_ptr + t * grad_l, grad_l, d, left, CK, WHOLE)
         zs = grads
         if HAS_Z:
             zs = load_steps(z_ptr + t * z_l, z_l, d, left, CK, WHOLE)
@@ -600,15 +637,18 @@ def backward(
                 j = clamp(i, left, WHOLE)
                 dt = step_size(deltas[i], bias, live, SOFTPLUS)
                 a = tl.exp2(dt[None, :] * A2)
-                if HAS_RESET:
-                    a = tl.where(tl.load(reset_ptr + t0 + j) != 0, 0.0, a)
                 s = (t0 + j).to(tl.int64)
                 B, _ = load_weights(
                     B_ptr + s * B_l, C_ptr + s * C_l, B_n, C_n,
                     B_fixed, C_fixed, N, NP, B_FIXED, C_FIXED, PAIRS,
                 )  # fmt: skip
-                h = a * h + (dt * xs[i].to(tl.float32))[None, :] * B
+                b = (dt * xs[i].to(tl.float32))[None, :] * B
+                h = a * h + b
+                if HAS_RESET:
+                    starts = (tl.load(reset_ptr + t0 + j) != 0) & live
+                    h = tl.where(starts, b, h)
             hs = (h,)
+            resets = ()
             a_s = ()
             ys = ()
             Bs = ()
@@ -619,15 +659,17 @@ def backward(
                 j = clamp(tile * T + i, left, WHOLE)
                 dt = step_size(deltas[tile * T + i], bias, live, SOFTPLUS)
                 a = tl.exp2(dt[None, :] * A2)
-                if HAS_RESET:
-                    starts = (tl.load(reset_ptr + t0 + j) != 0) & live
-                    a = tl.where(starts, 0.0, a)
                 s = (t0 + j).to(tl.int64)
                 B, C = load_weights(
                     B_ptr + s * B_l, C_ptr + s * C_l, B_n, C_n,
                     B_fixed, C_fixed, N, NP, B_FIXED, C_FIXED, PAIRS,
                 )  # fmt: skip
-                h = a * h + (dt * xs[tile * T + i].to(tl.float32))[None, :] * B
+                b = (dt * xs[tile * T + i].to(tl.float32))[None, :] * B
+                h = a * h + b
+                if HAS_RESET:
+                    starts = (tl.load(reset_ptr + t0 + j) != 0) & live
+                    h = tl.where(starts, b, h)
+                    resets = resets + (starts,)
                 hs = hs + (h,)
                 a_s = a_s + (a,)
                 ys = ys + (tl.sum(h * C, 0),)
@@ -648,7 +690,12 @@ def backward(
                     dy = dout * z * gate
                 g = dy[None, :] * Cs[i] + r
                 r = a_s[i] * g
-                w = r * hs[i]
+                before = hs[i]
+                if HAS_RESET:
+                    before = tl.where(resets[i], 0.0, before)
+                w = r * before
+                if HAS_RESET:
+                    r = tl.where(resets[i], 0.0, r)
                 du = dt * x
                 gB = tl.sum(g * Bs[i], 0)
                 wA = tl.sum(w * A2, 0) * LN2
@@ -761,7 +808,7 @@ def pair(
     A group of the pairs takes B from group // B_share, so for C.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    group = tl.program_id(1)
+    group = tl.program_id(1).to(tl.int64)
     n = tl.arange(0, NP)
     live = (row < count)[:, None]
     some = live & (n < N)[None, :]
