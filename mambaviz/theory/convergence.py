@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mambaviz.theory.checks import expect_positive
 from mambaviz.theory.discretize import (
     DISCRETIZATION_RULES,
     linear_recurrence,
@@ -145,8 +146,7 @@ def _sample(
 
 def _steps(delta: float) -> int:
     """How many steps make up the duration, if they do."""
-    if not (math.isfinite(delta) and delta > 0):
-        raise ValueError(f"delta must be positive and finite; got {delta}")
+    expect_positive(delta=delta)
     steps = round(DURATION / delta)
     if steps < 1 or not math.isclose(steps * delta, DURATION):
         raise ValueError(

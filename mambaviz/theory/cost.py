@@ -14,6 +14,8 @@ See: the chapters ``transformer-cost`` and ``hardware-aware-scan``.
 import math
 from typing import NamedTuple
 
+from mambaviz.theory.checks import expect_whole
+
 
 class LedgerEntry(NamedTuple):
     """One line of a ledger: a tensor, and how many times it counts.
@@ -61,11 +63,19 @@ def scores_with_cache(length: int) -> int:
     the pairs of a causal attention matrix in training, where all of them are
     computed at once.
 
+    Args:
+        length: tokens, at least 0.
+
+    Raises:
+        TypeError: a count that is no int.
+        ValueError: one that is too small, here below 0. All counts raise
+            these.
+
     Example:
         >>> scores_with_cache(1000)
         500500
     """
-    _expect_whole(0, length=length)
+    expect_whole(0, length=length)
     return length * (length + 1) // 2
 
 
@@ -74,19 +84,23 @@ def scores_without_cache(length: int) -> int:
 
         sum of t (t + 1) / 2 for t = 1 to L = L (L + 1) (L + 2) / 6
 
-    That is (L + 2) / 3 times as many as with a cache.
+    That is (L + 2) / 3 times as many as with a cache. Argument and errors: as
+    in ``scores_with_cache``.
 
     Example:
         >>> scores_without_cache(1000)
         167167000
     """
-    _expect_whole(0, length=length)
+    expect_whole(0, length=length)
     return length * (length + 1) * (length + 2) // 6
 
 
 def state_updates(length: int) -> int:
-    """Updates of the state h_t = A_bar h_{t-1} + B_bar x_t: one a token."""
-    _expect_whole(0, length=length)
+    """Updates of the state h_t = A_bar h_{t-1} + B_bar x_t: one a token.
+
+    Argument and errors: as in ``scores_with_cache``.
+    """
+    expect_whole(0, length=length)
     return length
 
 
@@ -99,20 +113,31 @@ def attention_flops(scores: int, d_model: int) -> int:
     out.
 
     Args:
-        scores: of one head, such as ``scores_with_cache(length)``.
+        scores: of one head, such as ``scores_with_cache(length)``; at least 0.
         d_model: of all heads together.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; d_model < 1.
     """
-    _expect_whole(0, scores=scores)
-    _expect_whole(1, d_model=d_model)
+    expect_whole(0, scores=scores)
+    expect_whole(1, d_model=d_model)
     return 4 * d_model * scores
 
 
 def transformer_layer_weights(d_model: int) -> int:
     """The elements of a Transformer layer's matrices.
 
-    4 D^2 (query, key, value, output) + 8 D^2 (D -> 4 D -> D) = 12 D^2
+        4 D^2 (query, key, value, output) + 8 D^2 (D -> 4 D -> D) = 12 D^2
+
+    Norms and biases are left out.
+
+    Args:
+        d_model: D, at least 1.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``.
     """
-    _expect_whole(1, d_model=d_model)
+    expect_whole(1, d_model=d_model)
     return 12 * d_model**2
 
 
@@ -122,19 +147,32 @@ def mamba_block_weights(d_model: int, expand: int = 2) -> int:
         2 E D^2 (in_proj: D -> 2 E D) + E D^2 (out_proj: E D -> D) = 3 E D^2
 
     With E = 2, two blocks have the 12 D^2 of one Transformer layer.
+
+    Args:
+        d_model: D, at least 1.
+        expand: E = d_inner / d_model, at least 1.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``.
     """
-    _expect_whole(1, d_model=d_model, expand=expand)
+    expect_whole(1, d_model=d_model, expand=expand)
     return 3 * expand * d_model**2
 
 
 def linear_flops(weights: int) -> int:
     """Operations per token of matrices with so many elements: two for each.
 
+    Args:
+        weights: elements, such as ``mamba_block_weights(768)``; at least 0.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``.
+
     Example:
         >>> linear_flops(transformer_layer_weights(768)) == 24 * 768**2
         True
     """
-    _expect_whole(0, weights=weights)
+    expect_whole(0, weights=weights)
     return 2 * weights
 
 
@@ -161,15 +199,18 @@ def mamba_parameters(
     Returns:
         The ledger; ``times`` is n_layers for what each layer has.
 
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any size below 1.
+
     Example:
         >>> ledger_total(mamba_parameters(768, 24, 50277))  # mamba-130m
         129135360
     """
-    _expect_whole(1, d_model=d_model, n_layers=n_layers, expand=expand)
-    _expect_whole(1, d_state=d_state, d_conv=d_conv, vocab_size=vocab_size)
-    _expect_whole(1, vocab_multiple=vocab_multiple)
+    expect_whole(1, d_model=d_model, n_layers=n_layers, expand=expand)
+    expect_whole(1, d_state=d_state, d_conv=d_conv, vocab_size=vocab_size)
+    expect_whole(1, vocab_multiple=vocab_multiple)
     dt_rank = -(-d_model // 16) if dt_rank is None else dt_rank
-    _expect_whole(1, dt_rank=dt_rank)
+    expect_whole(1, dt_rank=dt_rank)
     d_inner = expand * d_model
     vocab_size = -(-vocab_size // vocab_multiple) * vocab_multiple
     layer = {
@@ -206,12 +247,16 @@ def transformer_parameters(
     Returns:
         The ledger; ``times`` is n_layers for what each layer has.
 
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any other size
+            below 1.
+
     Example:
         >>> ledger_total(transformer_parameters(768, 12, 50257, 1024))  # GPT-2
         124439808
     """
-    _expect_whole(1, d_model=d_model, n_layers=n_layers, vocab_size=vocab_size)
-    _expect_whole(0, context=context)
+    expect_whole(1, d_model=d_model, n_layers=n_layers, vocab_size=vocab_size)
+    expect_whole(0, context=context)
     layer = {
         "attention_norm.weight": (d_model,),
         "attention_norm.bias": (d_model,),
@@ -249,21 +294,29 @@ def kv_cache_bytes(
         2 batch length n_layers n_kv_heads (d_model / n_heads) element_bytes
 
     Args:
-        length: tokens in the cache.
-        n_layers, d_model, n_heads: of the model.
+        length: tokens in the cache, of each sequence; 0 if it is empty.
+        n_layers, d_model, n_heads: of the model; n_heads divides d_model.
         n_kv_heads: fewer than n_heads where groups of query heads share
-            their keys and values; as many if None.
+            their keys and values, and a divisor of it; as many if None.
         element_bytes: 2 for bfloat16, 4 for float32.
         batch: sequences.
+
+    Returns:
+        Bytes, of all layers and sequences together.
+
+    Raises:
+        TypeError: as ``scores_with_cache``.
+        ValueError: length < 0, another size below 1, or heads that do not
+            divide.
 
     Example:
         >>> kv_cache_bytes(2048, n_layers=12, d_model=768)
         75497472
     """
     kv_width = _kv_width(d_model, n_heads, n_kv_heads)
-    _expect_whole(0, length=length)
-    _expect_whole(1, n_layers=n_layers, batch=batch)
-    _expect_whole(1, element_bytes=element_bytes)
+    expect_whole(0, length=length)
+    expect_whole(1, n_layers=n_layers, batch=batch)
+    expect_whole(1, element_bytes=element_bytes)
     return 2 * batch * length * n_layers * kv_width * element_bytes
 
 
@@ -286,12 +339,18 @@ def ssm_state_bytes(
         element_bytes: 2 for bfloat16, 4 for float32.
         batch: sequences.
 
+    Returns:
+        Bytes, of all layers and sequences together.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any size below 1.
+
     Example:
         >>> ssm_state_bytes(n_layers=24, d_model=768)  # mamba-130m
         1179648
     """
-    _expect_whole(1, n_layers=n_layers, d_model=d_model, d_state=d_state)
-    _expect_whole(1, expand=expand, element_bytes=element_bytes, batch=batch)
+    expect_whole(1, n_layers=n_layers, d_model=d_model, d_state=d_state)
+    expect_whole(1, expand=expand, element_bytes=element_bytes, batch=batch)
     return batch * n_layers * expand * d_model * d_state * element_bytes
 
 
@@ -308,10 +367,14 @@ def conv_state_bytes(
         batch n_layers expand d_model d_conv element_bytes
 
     The released code keeps d_conv inputs, the newest among them, although
-    d_conv - 1 would do. Arguments: as in ``ssm_state_bytes``.
+    d_conv - 1 would do. Other arguments, result and errors: as in
+    ``ssm_state_bytes``.
+
+    Args:
+        d_conv: taps of the convolution, at least 1.
     """
-    _expect_whole(1, n_layers=n_layers, d_model=d_model, d_conv=d_conv)
-    _expect_whole(1, expand=expand, element_bytes=element_bytes, batch=batch)
+    expect_whole(1, n_layers=n_layers, d_model=d_model, d_conv=d_conv)
+    expect_whole(1, expand=expand, element_bytes=element_bytes, batch=batch)
     return batch * n_layers * expand * d_model * d_conv * element_bytes
 
 
@@ -342,6 +405,11 @@ def crossover_length(
     Returns:
         Tokens, rounded up.
 
+    Raises:
+        TypeError: as ``scores_with_cache``.
+        ValueError: d_conv < 0, another size below 1, or n_kv_heads that does
+            not divide n_heads.
+
     Example:
         >>> crossover_length(), crossover_length(d_conv=4)
         (32, 40)
@@ -351,9 +419,9 @@ def crossover_length(
         64
     """
     kv_heads = _kv_width(n_heads, n_heads, n_kv_heads)
-    _expect_whole(1, d_state=d_state, expand=expand)
-    _expect_whole(1, kv_bytes=kv_bytes, state_bytes=state_bytes)
-    _expect_whole(0, d_conv=d_conv)
+    expect_whole(1, d_state=d_state, expand=expand)
+    expect_whole(1, kv_bytes=kv_bytes, state_bytes=state_bytes)
+    expect_whole(0, d_conv=d_conv)
     state = expand * (d_state * state_bytes + d_conv * kv_bytes) * n_heads
     return -(-state // (kv_heads * kv_bytes))
 
@@ -366,6 +434,15 @@ def unfused_scan_traffic(
     The large tensors go out to memory after one stage and come back for the
     next: 6 batch length d_inner d_state. What is d_state times smaller, such
     as x, delta and y, is left out, in favour of this one.
+
+    Args:
+        batch, length, d_inner, d_state: of the scan, each at least 1.
+
+    Returns:
+        The ledger, an entry for each read and write.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any size below 1.
 
     Example:
         >>> ledger = unfused_scan_traffic(1, 2048, 1024, 16)
@@ -401,6 +478,12 @@ def fused_scan_traffic(
         batch, length, d_inner, d_state: of the scan.
         is_gated: whether the kernel also multiplies by silu(z).
 
+    Returns:
+        The ledger, an entry for each read and write.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any size below 1.
+
     Example:
         >>> sizes = 1, 2048, 1024, 16
         >>> unfused = ledger_total(unfused_scan_traffic(*sizes))
@@ -431,7 +514,8 @@ def saved_for_backward(
         h = A_bar h + B_bar x          keeps A_bar and h
         y = C h                        keeps C and h
 
-    each once, although several stages want it.
+    each once, although several stages want it. Arguments, result and errors:
+    as in ``unfused_scan_traffic``, with an entry for each tensor.
     """
     _expect_scan(batch, length, d_inner, d_state)
     return [
@@ -456,12 +540,18 @@ def saved_with_recomputation(
 
     Args:
         batch, length, d_inner, d_state: of the scan.
-        chunk: tokens from one kept pair to the next.
+        chunk: tokens from one kept pair to the next, at least 1.
+
+    Returns:
+        The ledger, an entry for each tensor.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any size below 1.
 
     Source: state-spaces/mamba, csrc/selective_scan/selective_scan.cpp.
     """
     _expect_scan(batch, length, d_inner, d_state)
-    _expect_whole(1, chunk=chunk)
+    expect_whole(1, chunk=chunk)
     ends = batch, -(-length // chunk), d_inner, d_state
     return [
         *_scan_inputs(batch, length, d_inner, d_state),
@@ -479,6 +569,7 @@ def selective_scan_flops(
         C h: 2 N - 1         together 7 N per batch, step and channel
 
     The exponential counts as one. Softplus, skip and gate are left out.
+    Arguments and errors: as in ``unfused_scan_traffic``.
     """
     _expect_scan(batch, length, d_inner, d_state)
     return 7 * batch * length * d_inner * d_state
@@ -493,8 +584,16 @@ def lti_recurrence_flops(
         dense A_bar:    N (2 N - 1) + N + N + (2 N - 1) = 2 N^2 + 3 N - 1
 
     For one channel; A_bar and B_bar are there already.
+
+    Args:
+        length: steps, at least 1.
+        d_state: N, at least 1.
+        is_dense: whether A_bar is a full matrix.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``.
     """
-    _expect_whole(1, length=length, d_state=d_state)
+    expect_whole(1, length=length, d_state=d_state)
     if is_dense:
         return length * (2 * d_state**2 + 3 * d_state - 1)
     return length * (5 * d_state - 1)
@@ -506,8 +605,14 @@ def direct_convolution_flops(length: int) -> int:
         L (L + 1) / 2 products + L (L + 1) / 2 - L sums = L^2
 
     For one channel: the last output alone costs 2 L - 1.
+
+    Args:
+        length: L, of the input and of the kernel, at least 1.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``.
     """
-    _expect_whole(1, length=length)
+    expect_whole(1, length=length)
     return length**2
 
 
@@ -516,8 +621,15 @@ def fft_flops(size: int) -> int:
 
     size / 2 log2(size) butterflies of one complex product and two complex
     sums, 6 + 2 + 2 real operations:    5 size log2(size)
+
+    Args:
+        size: points, a power of two.
+
+    Raises:
+        TypeError: as ``scores_with_cache``.
+        ValueError: size < 1, or no power of two.
     """
-    _expect_whole(1, size=size)
+    expect_whole(1, size=size)
     if size & (size - 1):
         raise ValueError(f"size must be a power of two; got {size}")
     return 5 * size * (size.bit_length() - 1)
@@ -531,8 +643,15 @@ def fft_convolution_flops(batch: int, length: int, d_inner: int) -> int:
 
     Padded to n, the power of two that is at least 2 length - 1. The kernel is
     there already, and the inverse's division by n is folded into it.
+
+    Args:
+        batch, d_inner: sequences, and channels of each.
+        length: of a sequence and of the kernel, at least 1.
+
+    Raises:
+        TypeError, ValueError: as ``scores_with_cache``; any size below 1.
     """
-    _expect_whole(1, batch=batch, length=length, d_inner=d_inner)
+    expect_whole(1, batch=batch, length=length, d_inner=d_inner)
     n = 1 << (2 * length - 2).bit_length()
     return d_inner * (fft_flops(n) + batch * (2 * fft_flops(n) + 6 * n))
 
@@ -553,7 +672,7 @@ def _scan_inputs(
 def _kv_width(d_model: int, n_heads: int, n_kv_heads: int | None) -> int:
     """How wide the keys of all heads are together, if the heads fit."""
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-    _expect_whole(1, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    expect_whole(1, d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
     if d_model % n_heads:
         raise ValueError(
             f"n_heads must divide d_model; got {n_heads} and {d_model}"
@@ -567,14 +686,5 @@ def _kv_width(d_model: int, n_heads: int, n_kv_heads: int | None) -> int:
 
 def _expect_scan(batch: int, length: int, d_inner: int, d_state: int) -> None:
     """Refuse sizes that no scan has."""
-    _expect_whole(1, batch=batch, length=length)
-    _expect_whole(1, d_inner=d_inner, d_state=d_state)
-
-
-def _expect_whole(least: int, **counts: int) -> None:
-    """Refuse what is no whole number, or too small."""
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool):
-            raise TypeError(f"{name} must be a whole number; got {count!r}")
-        if count < least:
-            raise ValueError(f"{name} must be at least {least}; got {count}")
+    expect_whole(1, batch=batch, length=length)
+    expect_whole(1, d_inner=d_inner, d_state=d_state)

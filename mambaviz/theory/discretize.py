@@ -109,7 +109,7 @@ def discretize_euler(A: Values, B: Values, delta: Steps) -> Pair:
         B_bar = delta B
 
     A decaying state stays bounded only while delta |A| <= 2 (A real).
-    Arguments and errors: as in ``discretize_zoh``.
+    Arguments, result and errors: as in ``discretize_zoh``.
     """
     A, B, delta = _elementwise(A=A, B=B, delta=delta)
     A_bar = 1 + delta * A
@@ -124,7 +124,7 @@ def discretize_backward_euler(A: Values, B: Values, delta: Steps) -> Pair:
         B_bar = delta B / (1 - delta A)
 
     Not finite where delta A = 1, which no decaying state reaches.
-    Arguments and errors: as in ``discretize_zoh``.
+    Arguments, result and errors: as in ``discretize_zoh``.
     """
     A, B, delta = _elementwise(A=A, B=B, delta=delta)
     A_bar = 1 / (1 - delta * A)
@@ -139,7 +139,7 @@ def discretize_bilinear(A: Values, B: Values, delta: Steps) -> Pair:
         B_bar = delta B / (1 - delta A / 2)
 
     S4's rule. Not finite where delta A = 2, which no decaying state reaches.
-    Arguments and errors: as in ``discretize_zoh``.
+    Arguments, result and errors: as in ``discretize_zoh``.
     """
     A, B, delta = _elementwise(A=A, B=B, delta=delta)
     A_bar = (1 + delta * A / 2) / (1 - delta * A / 2)
@@ -155,7 +155,7 @@ def discretize_mamba(A: Values, B: Values, delta: Steps) -> Pair:
 
     The paper (Gu and Dao 2023, arXiv 2312.00752, eq. 4) holds B by ZOH too;
     the released code uses Euler for B. ``euler_to_zoh_ratio`` is the factor.
-    Arguments and errors: as in ``discretize_zoh``.
+    Arguments, result and errors: as in ``discretize_zoh``.
     """
     A, B, delta = _elementwise(A=A, B=B, delta=delta)
     A_bar = torch.exp(delta * A)
@@ -186,6 +186,9 @@ def euler_to_zoh_ratio(A: Values, delta: Steps) -> Inexact[Tensor, "*#shape"]:
     Returns:
         B_bar of ``discretize_mamba`` over B_bar of ``discretize_zoh``.
 
+    Raises:
+        TypeError, ValueError: as ``discretize_zoh``.
+
     Example:
         >>> print(f"{euler_to_zoh_ratio(-16.0, 0.1):.2f}")
         2.00
@@ -207,7 +210,8 @@ def half_life(A: Values, delta: Steps) -> Float[Tensor, "*#shape"]:
         Steps, rarely a whole number; infinite where Re A = 0.
 
     Raises:
-        ValueError: Re A > 0: such a state grows.
+        TypeError, ValueError: as ``discretize_zoh``; Re A > 0: such a state
+            grows.
 
     Example:
         >>> print(f"{half_life(-1.0, 0.001):.0f} {half_life(-16.0, 0.1):.2f}")
@@ -231,7 +235,7 @@ def exp_and_phi1(
             [ 0  0 ]     [   0        I    ]
 
     Args:
-        Z: square matrices.
+        Z: square matrices, real or complex.
 
     Returns:
         exp(Z) and phi1(Z), which is Z^-1 (exp(Z) - I) where Z has an inverse.
@@ -265,7 +269,8 @@ def discretize_dense(
         A_bar and B_bar, in the shapes of A and B.
 
     Raises:
-        TypeError, ValueError: as ``discretize_zoh`` does; unknown rule.
+        TypeError, ValueError: as ``discretize_zoh``; A not square, B or delta
+            of another shape; unknown rule.
         torch.linalg.LinAlgError: the rule's I - delta A (backward Euler) or
             I - delta A / 2 (bilinear) is singular.
 
@@ -318,6 +323,10 @@ def linear_recurrence(
     Returns:
         The states, one per input.
 
+    Raises:
+        TypeError: an argument holds integers.
+        ValueError: a NaN, an infinity, no input, or shapes that do not fit.
+
     Example:
         >>> A_bar, B_bar = torch.tensor([0.5]), torch.tensor([1.0])
         >>> linear_recurrence(A_bar, B_bar, torch.ones(3)).squeeze(-1)
@@ -359,7 +368,8 @@ def held_state(
         The state at each time.
 
     Raises:
-        TypeError, ValueError: as ``discretize_zoh`` does; a time outside.
+        TypeError, ValueError: as ``discretize_zoh`` and
+            ``linear_recurrence``; a time outside 0 to length * delta.
     """
     A, B, x, h_0 = _driven(A, B, x, initial_state)
     _, delta, times = _checked(A=A, delta=delta, times=times)

@@ -26,6 +26,7 @@ from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 from torch.linalg import matrix_power
 
+from mambaviz.theory.checks import expect_whole
 from mambaviz.theory.discretize import DISCRETIZATION_RULES
 from mambaviz.theory.hippo import hippo_legs, hippo_legt
 
@@ -74,7 +75,7 @@ def dplr_legs(d_state: int) -> DPLR:
         complex128. Work O(N^3), once.
 
     Raises:
-        ValueError: d_state < 1.
+        TypeError, ValueError: d_state is no int, or below 1.
 
     Source: Gu et al. 2022 (arXiv 2111.00396), theorem 1 and appendix C.1.
 
@@ -105,6 +106,7 @@ def dplr_legt(d_state: int, window: int | float = 1.0) -> DPLR:
         As ``dplr_legs``, with P of two columns.
 
     Raises:
+        TypeError: d_state is no int.
         ValueError: d_state < 1, or a window that is not positive.
 
     Source: Gu et al. 2022 (arXiv 2111.00396), theorem 1 and appendix C.1.
@@ -156,7 +158,7 @@ def dplr_discretize(
 
     Args:
         Lambda: one of each conjugate pair, Re Lambda < 0 for a stable system.
-        P: low rank.
+        P: low rank, one column a rank.
         B: input weights.
         delta: step, positive; one for each channel, or one.
 
@@ -164,6 +166,9 @@ def dplr_discretize(
         A_bar and B_bar of d_state = 2 n_pairs; the output is 2 Re(C h) with h
         the first half. Work O(N^3) once, then O(N^2) a step; by Woodbury a
         step takes O(N).
+
+    Raises:
+        ValueError: a delta that is not positive and finite.
 
     Source: Gu et al. 2022 (arXiv 2111.00396), eq. 3 and theorem 2.
     """
@@ -206,8 +211,8 @@ def dplr_kernel(
     Args:
         Lambda, P, B: as in ``dplr_discretize``.
         C: output weights.
-        delta: step.
-        length: L, any; odd or even.
+        delta: step, positive; one for each channel, or one.
+        length: L, at least 1; odd or even.
 
     Returns:
         K_bar, with y = 2 Re(C h). Differentiable in all of the arguments.
@@ -217,7 +222,8 @@ def dplr_kernel(
         O(L N^2).
 
     Raises:
-        ValueError: length < 1.
+        TypeError: length is no int.
+        ValueError: length < 1, or a delta that is not positive and finite.
 
     Source: Gu et al. 2022 (arXiv 2111.00396), algorithm 1, lemmas C.2 to C.4.
     There C_tilde is the learned parameter; here C is, and C_tilde is exact
@@ -230,7 +236,7 @@ def dplr_kernel(
         >>> torch.allclose(K_bar[0], B_bar.sum().real)
         True
     """
-    _refuse_length(length)
+    expect_whole(1, length=length)
     A_bar, _ = dplr_discretize(Lambda, P, B, delta)
     Lambda, P, B, C = _both(Lambda), _both(P, -2), _both(B), _both(C)
     C_tilde = C - (C[..., None, :] @ matrix_power(A_bar, length)).squeeze(-2)
@@ -267,6 +273,7 @@ def s4d_lin(d_state: int) -> Complex[Tensor, " n_pairs"]:
         One of each conjugate pair, complex128.
 
     Raises:
+        TypeError: d_state is no int.
         ValueError: d_state odd or below 2.
 
     Source: Gu et al. 2022 (arXiv 2206.11893), section 4 (S4D-Lin). The Mamba
@@ -321,12 +328,11 @@ def s4d_real(d_state: int) -> Float[Tensor, " d_state"]:
         The diagonal, float64; each state stands for itself alone.
 
     Raises:
-        ValueError: d_state < 1.
+        TypeError, ValueError: d_state is no int, or below 1.
 
     Source: Gu and Dao 2023 (arXiv 2312.00752), section 3.6.
     """
-    if d_state < 1:
-        raise ValueError(f"d_state must be at least 1; got {d_state}")
+    expect_whole(1, d_state=d_state)
     return -torch.arange(1, d_state + 1, dtype=torch.float64)
 
 
@@ -352,7 +358,7 @@ def s4d_kernel(
         B: input weights, of the dtype of Lambda.
         C: output weights, of the dtype of Lambda.
         delta: step, positive; one for each channel, or one.
-        length: L.
+        length: L, at least 1.
         rule: a key of ``DISCRETIZATION_RULES``.
 
     Returns:
@@ -361,6 +367,7 @@ def s4d_kernel(
         O(N + L).
 
     Raises:
+        TypeError: length is no int; as ``discretize_zoh``.
         ValueError: length < 1, unknown rule; as ``discretize_zoh``.
 
     Source: Gu et al. 2022 (arXiv 2206.11893), section 3 (the kernel as a
@@ -371,7 +378,7 @@ def s4d_kernel(
         >>> s4d_kernel(Lambda, -Lambda, -Lambda, math.log(2), 3)
         tensor([0.5000, 0.2500, 0.1250], dtype=torch.float64)
     """
-    _refuse_length(length)
+    expect_whole(1, length=length)
     if rule not in DISCRETIZATION_RULES:
         rules = ", ".join(DISCRETIZATION_RULES)
         raise ValueError(f"rule must be one of {rules}; got {rule!r}")
@@ -414,18 +421,17 @@ def _step(delta: Tensor | float, like: Tensor) -> Tensor:
     """delta in the precision and on the device of ``like``."""
     real = like.dtype.to_real()
     delta = torch.as_tensor(delta, dtype=real, device=like.device)
-    if not (delta > 0).all():
-        raise ValueError(f"delta must be positive; got {delta.min():g}")
+    bad = ~((delta > 0) & torch.isfinite(delta))
+    if bad.any():
+        raise ValueError(
+            f"delta must be positive and finite; got {delta[bad][0]:g}"
+        )
     return delta
 
 
 def _pairs(d_state: int) -> Tensor:
     """n = 0 to N/2 - 1, of an even N."""
+    expect_whole(0, d_state=d_state)
     if d_state < 2 or d_state % 2:
         raise ValueError(f"d_state must be even and at least 2; got {d_state}")
     return torch.arange(d_state // 2, dtype=torch.float64)
-
-
-def _refuse_length(length: int) -> None:
-    if length < 1:
-        raise ValueError(f"length must be at least 1; got {length}")

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mambaviz.theory.checks import expect_not_negative
+
 
 def stretch_by_lag(
     W_h: Float[Tensor, "d_state d_state"],
@@ -33,7 +35,8 @@ def stretch_by_lag(
 
     Args:
         W_h: of the recurrence.
-        states: h after each step; the change is made before the first.
+        states: h after each step, in -1..1 after a tanh; the change is made
+            before the first.
         is_linear: whether there is no tanh.
 
     Returns:
@@ -66,10 +69,15 @@ def linear_probe(
     Args:
         states: H, a sample in each row.
         targets: T, what belongs to each.
-        ridge: keeps it solvable where states hardly move.
+        ridge: at least 0; keeps it solvable where states hardly move.
 
     Returns:
         W; read with ``states @ W``.
+
+    Raises:
+        ValueError: a ridge below 0.
+        torch.linalg.LinAlgError: the states are all 0, or do not span
+            their space and ridge is 0.
 
     Example:
         >>> states = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
@@ -77,6 +85,7 @@ def linear_probe(
         tensor([[-1.],
                 [ 2.]])
     """
+    expect_not_negative(ridge=ridge)
     G = states.mT @ states
     I = torch.eye(len(G), dtype=G.dtype, device=G.device)
     noise = ridge * G.trace() / len(G)

@@ -34,6 +34,11 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from mambaviz.theory.checks import (
+    expect_floating,
+    expect_positive,
+    expect_whole,
+)
 from mambaviz.theory.discretize import discretize_dense
 
 Time = int | float
@@ -47,6 +52,8 @@ PANELS = 64
 POINTS = 16
 # Steps whose matrices are built together: 256 of 64 by 64 are 8 MB.
 BLOCK = 256
+# Beyond it, the condition of the eigenvectors of LegS leaves float64 (at 406).
+MOST_EIGENVECTORS = 400
 
 
 def hippo_legs(
@@ -83,6 +90,7 @@ def hippo_legs(
         A and B.
 
     Raises:
+        TypeError: d_state is no int, or dtype is not floating-point.
         ValueError: d_state < 1, or a sign that is neither -1 nor 1.
 
     Source: Gu et al. 2020 (arXiv 2008.07669), theorem 2, there with A for our
@@ -94,6 +102,7 @@ def hippo_legs(
         tensor([-1., -2., -3.], dtype=torch.float64)
     """
     n = _degrees(d_state)
+    expect_floating(dtype)
     if sign not in (-1, 1):
         raise ValueError(f"sign must be -1 or 1; got {sign}")
     B = torch.sqrt(2 * n + 1)
@@ -133,13 +142,15 @@ def hippo_legt(
         A and B.
 
     Raises:
+        TypeError: d_state is no int, or dtype is not floating-point.
         ValueError: d_state < 1, or a window that is not positive.
 
     Source: Gu et al. 2020 (arXiv 2008.07669), theorem 1, in the orthonormal
     scaling of the released code.
     """
     n = _degrees(d_state)
-    _refuse_unless_positive("window", window)
+    expect_positive(window=window)
+    expect_floating(dtype)
     b = torch.sqrt(2 * n + 1)
     ahead = n[:, None] < n
     parity = (-1.0) ** (n[:, None] - n)
@@ -165,7 +176,8 @@ def lmu(
     Source: Voelker, Kajic and Eliasmith 2019, eq. 1 and 2.
     """
     n = _degrees(d_state)
-    _refuse_unless_positive("window", window)
+    expect_positive(window=window)
+    expect_floating(dtype)
     ahead = n[:, None] < n
     parity = (-1.0) ** (n[:, None] - n + 1)
     rows = (2 * n + 1) / window
@@ -182,10 +194,13 @@ def power_norms(
 
     Args:
         A_bar: one discrete step.
-        n_powers: the last k.
+        n_powers: the last k, at least 0.
 
     Returns:
         n_powers + 1 norms. They may overflow to infinity.
+
+    Raises:
+        TypeError, ValueError: n_powers is no int, or below 0.
 
     Example:
         >>> A, B = hippo_legs(8, sign=1)
@@ -193,6 +208,7 @@ def power_norms(
         >>> print(f"{norms[100]:.0e}")
         2e+38
     """
+    expect_whole(0, n_powers=n_powers)
     power = torch.eye(len(A_bar), dtype=A_bar.dtype, device=A_bar.device)
     norms = [torch.linalg.matrix_norm(power)]
     for _ in range(n_powers):
@@ -215,16 +231,25 @@ def legs_eigenvectors(
     multiplied out, is nothing but rounding errors.
 
     Args:
-        d_state: N, up to about 400 before the numbers overflow.
+        d_state: N, from 1 to 400.
 
     Returns:
         V, its columns scaled to norm 1, and V^-1, its rows scaled to match.
         Column j belongs to the eigenvalue -(j + 1).
 
+    Raises:
+        TypeError: d_state is no int.
+        ValueError: d_state < 1, or so large that V^-1 overflows.
+
     Source: Gu et al. 2022 (arXiv 2111.00396), lemma 3.2, there up to the
     scaling and the signs.
     """
     n = _degrees(d_state)[:, None]
+    if d_state > MOST_EIGENVECTORS:
+        raise ValueError(
+            f"d_state must be at most {MOST_EIGENVECTORS}, or the inverse "
+            f"of the eigenvectors overflows; got {d_state}"
+        )
     j = n.T
     log = torch.special.gammaln  # log of a factorial, at 1 more
     low = n >= j
@@ -247,6 +272,15 @@ def legs_eigenvector_condition(d_state: int) -> float:
 
     Each norm is that of a matrix known to all digits, so the result holds even
     above 1e16, where no numerical eigendecomposition can say it.
+
+    Args:
+        d_state: N, from 1 to 400.
+
+    Returns:
+        1 for N = 1; from there it grows about as e^(1.76 N).
+
+    Raises:
+        TypeError, ValueError: as ``legs_eigenvectors``.
 
     Example:
         >>> print(f"{legs_eigenvector_condition(8):.1e}")
@@ -275,6 +309,7 @@ def legendre_basis(
         phi_n at each r, n last.
 
     Raises:
+        TypeError: d_state is no int.
         ValueError: d_state < 1, or an r outside [0, 1].
 
     Example:
@@ -312,8 +347,8 @@ def measure_density(
         The weight of each age, in 1 / time.
 
     Raises:
-        ValueError: unknown measure, a negative age, a horizon that is not
-            positive.
+        ValueError: unknown measure, an age below 0, or a horizon that is not
+            positive and finite.
     """
     r = _position(measure, ages, horizon)
     if measure == "uniform":
@@ -347,15 +382,17 @@ def project_signal(
         h, float64.
 
     Raises:
-        ValueError: as ``measure_density``; a time that is not positive.
+        TypeError: d_state is no int.
+        ValueError: as ``measure_density``; d_state < 1, or a time that is
+            not positive.
 
     Example:
         >>> h = project_signal(lambda t: t, 2.0, 2, "uniform", 2.0)
         >>> print(f"{h[0]:.4f} {h[1]:.4f}")  # x = 2r = 1 + (2r - 1)
         1.0000 0.5774
     """
-    _refuse_unless_positive("time", time)
-    _refuse_unless_positive("horizon", horizon)
+    expect_positive(time=time)
+    expect_positive(horizon=horizon)
     end = min(time, horizon) if measure == "uniform" else time
     in_age = torch.linspace(0, end, PANELS + 1, dtype=torch.float64)
     r_end = _position(measure, in_age[-1:], horizon)
@@ -398,8 +435,10 @@ def project_held(
         h at the end of the last hold.
 
     Raises:
-        ValueError: as ``measure_density``.
+        TypeError: d_state is no int.
+        ValueError: as ``measure_density``; d_state < 1.
     """
+    expect_whole(1, d_state=d_state)
     length = x.shape[-1]
     ages = torch.arange(length, -1, -1, dtype=x.dtype, device=x.device)
     r = _position(measure, ages, horizon)
@@ -434,7 +473,8 @@ def legs_transition(
         constant input keeps the state at x e_0.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        TypeError: d_state is no int.
+        ValueError: d_state < 1, or a share outside [0, 1].
 
     Example:
         >>> A, B = hippo_legs(4)
@@ -470,7 +510,7 @@ def scaled_legs_states(
     The unit of time does not matter: LegS has no delta.
 
     Args:
-        x: the inputs.
+        x: the inputs, oldest first.
         d_state: N.
         rule: "zoh", "bilinear", "backward_euler" or "euler".
 
@@ -479,12 +519,14 @@ def scaled_legs_states(
         matrix of its own; memory O(length N), and 256 such matrices.
 
     Raises:
-        ValueError: unknown rule, no input.
+        TypeError: d_state is no int.
+        ValueError: unknown rule, no input, or d_state < 1.
 
     Source: Gu et al. 2020 (arXiv 2008.07669), theorem 2; the released code for
     the other rules. Its "zoh" takes the steps from time 1 on, so that its x_k
     is held from k + 1 to k + 2, after a state of 0; ours starts at 0.
     """
+    expect_whole(1, d_state=d_state)
     if len(x) == 0:
         raise ValueError("x must hold at least one input; got length 0")
     h = x.new_zeros(d_state)
@@ -512,7 +554,7 @@ def reconstruct(
 
     Args:
         h: coefficients; for the LMU, h = T^-1 m.
-        ages: how long ago.
+        ages: how long ago, from 0 up, in the unit of the horizon.
         measure: "uniform" for scaled LegS and LegT, "exponential" for
             time-invariant LegS.
         horizon: as in ``measure_density``.
@@ -541,18 +583,28 @@ def hold_ages(
 ) -> Float[Tensor, " length"]:
     """How long ago the middle of each hold was, oldest first, in steps.
 
+    Args:
+        length: how many holds, the last of which has just ended.
+        dtype: of the result.
+
+    Raises:
+        TypeError: length is no int, or dtype is not floating-point.
+        ValueError: length < 1.
+
     Example:
         >>> hold_ages(3)
         tensor([2.5000, 1.5000, 0.5000], dtype=torch.float64)
     """
+    expect_whole(1, length=length)
+    expect_floating(dtype)
     return torch.arange(length - 1, -1, -1, dtype=dtype) + 0.5
 
 
 def _position(measure: str, ages: Tensor, horizon: Time) -> Tensor:
     """Where on [0, 1] an age lies: 1 is now."""
-    _refuse_unless_positive("horizon", horizon)
+    expect_positive(horizon=horizon)
     if not (ages >= 0).all():
-        raise ValueError(f"ages must not be negative; got {ages.min():g}")
+        raise ValueError(f"ages must be at least 0; got {ages.min():g}")
     match measure:
         case "uniform":
             return (1 - ages / horizon).clamp_min(0)
@@ -590,14 +642,8 @@ def _gauss(n_points: int) -> tuple[Tensor, Tensor]:
 
 def _degrees(d_state: int) -> Tensor:
     """n = 0 to d_state - 1, of which there must be one."""
-    if d_state < 1:
-        raise ValueError(f"d_state must be at least 1; got {d_state}")
+    expect_whole(1, d_state=d_state)
     return torch.arange(d_state, dtype=torch.float64)
-
-
-def _refuse_unless_positive(name: str, value: Time) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite; got {value}")
 
 
 def _refuse_outside_0_to_1(name: str, value: Tensor) -> None:

@@ -38,6 +38,7 @@ from jaxtyping import Float, Inexact
 from torch import Tensor
 from torch.nn.functional import pad
 
+from mambaviz.theory.checks import expect_not_negative, expect_whole
 from mambaviz.theory.discretize import (
     Matrix,
     Number,
@@ -48,7 +49,6 @@ from mambaviz.theory.discretize import (
 from mambaviz.theory.ode import solve_ode
 from mambaviz.theory.scan import (
     Pairs,
-    _expect_at_least_one,
     blelloch_scan,
     combine,
     combine_matrices,
@@ -86,6 +86,11 @@ def simulate_ode(
 
     Returns:
         y at each of the times.
+
+    Raises:
+        TypeError, ValueError: as ``simulate_recurrence``; times that do not
+            increase.
+        ArithmeticError: as ``solve_ode``: the input is not smooth.
 
     Example:
         >>> one = torch.ones(1).double()
@@ -133,6 +138,11 @@ def simulate_held(
 
     Returns:
         y_k for each input.
+
+    Raises:
+        TypeError, ValueError: as ``simulate_recurrence``; a delta that is not
+            positive and finite.
+        ArithmeticError: as ``solve_ode``.
     """
     is_vector = C.ndim == 1
     A, B, C, D, x, h = _driven(A, B, C, D, x, initial_state)
@@ -166,6 +176,11 @@ def simulate_recurrence(
 
     Returns:
         y_k for each input.
+
+    Raises:
+        TypeError: an argument holds integers.
+        ValueError: a NaN, an infinity, no input, or shapes that do not fit
+            together.
 
     Example:
         >>> half, one = torch.tensor([0.5]), torch.ones(1)
@@ -204,6 +219,9 @@ def simulate_scan(
 
     Returns:
         y_k for each input.
+
+    Raises:
+        TypeError, ValueError: as ``simulate_recurrence``.
     """
     is_vector = C.ndim == 1
     A_bar, B_bar, C, D, x, h_0 = _driven(A_bar, B_bar, C, D, x, initial_state)
@@ -227,10 +245,14 @@ def ssm_kernel(
 
     Args:
         A_bar, B_bar, C: the discrete system.
-        length: how many lags.
+        length: how many lags, at least 1.
 
     Returns:
         (length,) where B_bar and C are vectors, else (length, d_out, d_in).
+
+    Raises:
+        TypeError, ValueError: as ``simulate_recurrence``; length is no int,
+            or below 1.
 
     Source: Gu and Dao 2023 (arXiv 2312.00752), eq. 3a.
 
@@ -239,7 +261,7 @@ def ssm_kernel(
         >>> ssm_kernel(half, one, one, 4)
         tensor([1.0000, 0.5000, 0.2500, 0.1250])
     """
-    _expect_at_least_one(length=length)
+    expect_whole(1, length=length)
     are_vectors = B_bar.ndim == C.ndim == 1
     A_bar, B_bar, C, _ = _matrices(A_bar, B_bar, C, 0.0)
     taps = []
@@ -261,13 +283,16 @@ def impulse_response(
 
     Args:
         A_bar, B_bar, C, D: the discrete system.
-        length: how many outputs.
+        length: how many outputs, at least 1.
 
     Returns:
         (length,) where B_bar and C are vectors, else (length, d_out, d_in):
         one response for each input.
+
+    Raises:
+        TypeError, ValueError: as ``ssm_kernel``.
     """
-    _expect_at_least_one(length=length)
+    expect_whole(1, length=length)
     are_vectors = B_bar.ndim == C.ndim == 1
     system = _matrices(A_bar, B_bar, C, D)
     responses = []
@@ -293,6 +318,11 @@ def causal_convolution(K_bar: Kernel, x: Signal) -> Response:
     Returns:
         (length,), or (length, d_out).
 
+    Raises:
+        TypeError: one of them holds integers.
+        ValueError: a NaN, an infinity, no tap, no input, or shapes that do
+            not fit together.
+
     Example:
         >>> causal_convolution(torch.tensor([1.0, 10.0]), torch.arange(4.0))
         tensor([ 0.,  1., 12., 23.])
@@ -314,7 +344,7 @@ def fft_convolution(K_bar: Kernel, x: Signal) -> Response:
     circle. The zeros, at the end, make the circle so long that nothing
     comes round: length + taps - 1.
 
-    Arguments and result: as in ``causal_convolution``.
+    Arguments, result and errors: as in ``causal_convolution``.
     """
     return _circular(K_bar, x, len(K_bar) + len(x) - 1)
 
@@ -324,9 +354,10 @@ def wrapped_fft_convolution(K_bar: Kernel, x: Signal) -> Response:
 
         y_k = sum over j of K_bar_j x_{(k-j) mod length}
 
-    The first outputs then hold inputs that are yet to come.
+    The first outputs then hold inputs that are yet to come; taps beyond
+    length are left out.
 
-    Arguments and result: as in ``causal_convolution``.
+    Arguments, result and errors: as in ``causal_convolution``.
 
     Example:
         >>> x = torch.tensor([0.0, 0.0, 0.0, 1.0])
@@ -354,6 +385,11 @@ def toeplitz_matrix(
     Returns:
         M, lower triangular.
 
+    Raises:
+        TypeError: K_bar holds integers, or length is no int.
+        ValueError: a NaN, an infinity, no tap, more than one input or output,
+            or length < 1.
+
     Example:
         >>> toeplitz_matrix(torch.tensor([1.0, 0.5, 0.25]))
         tensor([[1.0000, 0.0000, 0.0000],
@@ -363,7 +399,7 @@ def toeplitz_matrix(
     (K_bar,) = _checked(K_bar=K_bar)
     _expect(K_bar.ndim == 1 and len(K_bar) > 0, K_bar, "K_bar", "(taps,)")
     length = len(K_bar) if length is None else length
-    _expect_at_least_one(length=length)
+    expect_whole(1, length=length)
     K_bar = pad(K_bar, (0, max(0, length - len(K_bar))))
     k = torch.arange(length, device=K_bar.device)
     lag = k[:, None] - k
@@ -392,6 +428,10 @@ def time_varying_matrix(
 
     Returns:
         M.
+
+    Raises:
+        ValueError: no step, or shapes that do not fit. The values are not
+            checked.
 
     Example:
         >>> ones = torch.ones(3, 1)
@@ -427,8 +467,15 @@ def controllability_matrix(
 
     Its rank is the number of directions that an input can reach.
 
+    Args:
+        A, B: continuous or discrete.
+
     Returns:
         (d_state, d_state d_in), the powers one after the other.
+
+    Raises:
+        TypeError: A or B holds integers.
+        ValueError: a NaN, an infinity, or shapes that do not fit.
 
     Source: Kalman 1963, doi 10.1137/0301010.
     """
@@ -446,8 +493,16 @@ def observability_matrix(
 
         [C; C A; C A^2; ...; C A^(d_state - 1)]
 
+    Its rank is the number of directions that an output can show.
+
+    Args:
+        A, C: continuous or discrete.
+
     Returns:
         (d_state d_out, d_state), the powers one below the other.
+
+    Raises:
+        TypeError, ValueError: as ``controllability_matrix``.
 
     Source: Kalman 1963, doi 10.1137/0301010.
     """
@@ -468,7 +523,12 @@ def controllability_rank(A: Matrix, B: Inputs, tolerance: float = 1e-9) -> int:
 
     Returns:
         From 0 to d_state.
+
+    Raises:
+        TypeError, ValueError: as ``controllability_matrix``; a tolerance
+            below 0.
     """
+    expect_not_negative(tolerance=tolerance)
     reached = controllability_matrix(A / _norm(A), B)
     return int(torch.linalg.matrix_rank(reached, rtol=tolerance))
 
@@ -476,8 +536,9 @@ def controllability_rank(A: Matrix, B: Inputs, tolerance: float = 1e-9) -> int:
 def observability_rank(A: Matrix, C: Outputs, tolerance: float = 1e-9) -> int:
     """How many independent directions of the state an output can show.
 
-    Arguments and result: as in ``controllability_rank``, with C.
+    Arguments, result and errors: as in ``controllability_rank``, with C.
     """
+    expect_not_negative(tolerance=tolerance)
     shown = observability_matrix(A / _norm(A), C)
     return int(torch.linalg.matrix_rank(shown, rtol=tolerance))
 
@@ -489,6 +550,13 @@ def is_minimal(
 
     So it is where inputs reach every direction of the state, and the output
     shows every one.
+
+    Args:
+        A, B, C: continuous or discrete.
+        tolerance: as in ``controllability_rank``, with its limits.
+
+    Raises:
+        TypeError, ValueError: as ``controllability_rank``.
 
     Example:
         >>> A, B, C = -torch.arange(1.0, 3.0), torch.ones(2), torch.ones(2)
@@ -522,6 +590,8 @@ def change_basis(
         The new A, B and C; A is a matrix even if it was a diagonal.
 
     Raises:
+        TypeError: an argument holds integers.
+        ValueError: a NaN, an infinity, or a T of another shape than A.
         torch.linalg.LinAlgError: T has no inverse.
     """
     A, B, C, T = _one_dtype(*_checked(A=A, B=B, C=C, T=T))
@@ -546,6 +616,10 @@ def add_redundant_state(
 
     Returns:
         The new A, a matrix, B and C.
+
+    Raises:
+        TypeError: an argument holds integers.
+        ValueError: a NaN, an infinity, or weights that are not (d_state,).
     """
     A, B, C, w = _one_dtype(*_checked(A=A, B=B, C=C, weights=weights))
     A = torch.diag(A) if A.ndim == 1 else A
@@ -605,12 +679,17 @@ def shift_error(
     Returns:
         About the rounding, 1e-16, for a time-invariant system.
 
+    Raises:
+        TypeError: steps is no int.
+        ValueError: a delay by less than 1 step or more than length - 1.
+
     Example:
         >>> louder = torch.tensor([1.0, 2.0, 4.0])
         >>> shift_error(lambda x: louder * x, torch.ones(3), 1)
         0.5
     """
-    if not 1 <= steps < len(x):
+    expect_whole(1, steps=steps)
+    if steps >= len(x):
         raise ValueError(
             f"steps must be from 1 to {len(x) - 1}, as x has {len(x)}; "
             f"got {steps}"

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mambaviz.theory.checks import expect_not_negative, expect_positive
+
 
 def mass_spring(
     mass: float, stiffness: float, damping: float = 0.0
@@ -25,11 +27,15 @@ def mass_spring(
     Args:
         mass: in kg, positive.
         stiffness: in N/m, at least 0.
-        damping: in N s/m; at ``critical_damping`` the mass returns as fast as
-            it can without passing its place of rest.
+        damping: in N s/m, at least 0; at ``critical_damping`` the mass
+            returns as fast as it can without passing its place of rest.
 
     Returns:
         A (2, 2), B (2,), C (2,) and D (), float64; x is a force in N.
+
+    Raises:
+        ValueError: a mass that is not positive, or a negative stiffness or
+            damping.
 
     Example:
         >>> A, _, _, _ = mass_spring(mass=2.0, stiffness=8.0, damping=1.0)
@@ -37,7 +43,8 @@ def mass_spring(
         tensor([[ 0.0000,  1.0000],
                 [-4.0000, -0.5000]], dtype=torch.float64)
     """
-    _expect_positive(mass=mass)
+    expect_positive(mass=mass)
+    expect_not_negative(stiffness=stiffness, damping=damping)
     rows = [[0.0, 1.0], [-stiffness / mass, -damping / mass]]
     A = torch.tensor(rows, dtype=torch.float64)
     B = torch.tensor([0.0, 1 / mass], dtype=torch.float64)
@@ -52,11 +59,21 @@ def critical_damping(mass: float, stiffness: float) -> float:
 
     Both eigenvalues of A are then -sqrt(stiffness / mass).
 
+    Args:
+        mass: in kg, positive.
+        stiffness: in N/m, positive.
+
+    Returns:
+        The damping, in N s/m.
+
+    Raises:
+        ValueError: one of them is not positive.
+
     Example:
         >>> critical_damping(mass=2.0, stiffness=8.0)
         8.0
     """
-    _expect_positive(mass=mass, stiffness=stiffness)
+    expect_positive(mass=mass, stiffness=stiffness)
     return 2 * math.sqrt(stiffness * mass)
 
 
@@ -70,8 +87,11 @@ def body_in_space(mass: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Returns:
         A (6, 6), B (6, 3), C (3, 6) and D (3, 3), float64; x is a force in N.
+
+    Raises:
+        ValueError: a mass that is not positive.
     """
-    _expect_positive(mass=mass)
+    expect_positive(mass=mass)
     I = torch.eye(3, dtype=torch.float64)
     O = torch.zeros_like(I)
     A = torch.cat([torch.cat([O, I], 1), torch.cat([O, O], 1)])
@@ -95,6 +115,9 @@ def turning_force(
         thrust: in N.
         turn_rate: w, in rad/s.
         gravity: in m/s^2.
+
+    Returns:
+        The force at each time, its axes last, in N.
     """
     turn = turn_rate * t
     weight = torch.full_like(t, -gravity * mass)
@@ -124,8 +147,11 @@ def turning_flight(
 
     Returns:
         Position and velocity at each time, in m and m/s.
+
+    Raises:
+        ValueError: a mass that is not positive, or a turn rate of 0.
     """
-    _expect_positive(mass=mass)
+    expect_positive(mass=mass)
     if turn_rate == 0:
         raise ValueError(f"turn_rate must not be 0; got {turn_rate}")
     start = torch.zeros(6).to(t) if initial_state is None else initial_state
@@ -143,10 +169,3 @@ def turning_flight(
     )
     drift = torch.cat([start[3:], torch.zeros_like(start[3:])])
     return start + t[..., None] * drift + flown
-
-
-def _expect_positive(**quantities: float) -> None:
-    """Refuse what is 0 or below."""
-    for name, value in quantities.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive; got {value}")

@@ -40,7 +40,7 @@ def solve_ode(
     Args:
         slope: of a time and a state; smooth between neighbouring ``times``.
         initial_state: the state at the first time, of any shape.
-        times: increasing.
+        times: increasing, at least one.
         tolerance: of the error of a step, relative to the largest element
             that the state has had so far; 8 rounding errors at least.
 
@@ -48,7 +48,7 @@ def solve_ode(
         The state at each time, beginning with the initial one.
 
     Raises:
-        ValueError: the times do not increase.
+        ValueError: no time, or times that do not increase.
         ArithmeticError: no step is short enough: the slope is not smooth, or
             not finite.
 
@@ -61,6 +61,8 @@ def solve_ode(
         True
     """
     (times,) = _checked(times=times)
+    if len(times) == 0:
+        raise ValueError("times must hold at least one time; got none")
     if not (times.diff() > 0).all():
         raise ValueError(f"times must increase; got {times.tolist()}")
     h, states = initial_state, [initial_state]

@@ -15,6 +15,11 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
+from mambaviz.theory.checks import (
+    expect_floating,
+    expect_positive,
+    expect_whole,
+)
 from mambaviz.theory.discretize import linear_recurrence
 
 
@@ -30,7 +35,8 @@ def random_transition(
 
     Args:
         d_state: N, how many numbers the state holds.
-        spectral_radius: rho, of the largest eigenvalue; below 1 it forgets.
+        spectral_radius: rho, the size of the largest eigenvalue, positive;
+            below 1 the memory forgets.
         generator: the source of G, then g.
         dtype: of the result.
 
@@ -38,10 +44,12 @@ def random_transition(
         A_bar and B_bar, discrete from the start.
 
     Raises:
-        ValueError: d_state < 1, or a radius that is not positive.
+        TypeError: d_state is no int, or dtype is not floating-point.
+        ValueError: d_state < 1, or a radius that is not positive and finite.
     """
-    _refuse_unless_positive("d_state", d_state)
-    _refuse_unless_positive("spectral_radius", spectral_radius)
+    expect_whole(1, d_state=d_state)
+    expect_positive(spectral_radius=spectral_radius)
+    expect_floating(dtype)
     n = d_state
     G = torch.randn(n, n, generator=generator, dtype=torch.float64)
     g = torch.randn(n, generator=generator, dtype=torch.float64)
@@ -66,7 +74,12 @@ def state_kernels(
     Returns:
         Column j is A_bar^j B_bar. A complex state is two real numbers: the
         real parts come first, then the imaginary ones.
+
+    Raises:
+        TypeError, ValueError: length is no int, or below 1; A_bar and B_bar
+            as in ``linear_recurrence``.
     """
+    expect_whole(1, length=length)
     impulse = torch.zeros(length, dtype=B_bar.dtype, device=B_bar.device)
     impulse[0] = 1
     kernels = linear_recurrence(A_bar, B_bar, impulse).mT
@@ -93,8 +106,10 @@ def error_by_age(
         0 is perfect; 1 is what reading 0 everywhere gives, on average.
 
     Raises:
-        ValueError: fewer inputs than bins.
+        TypeError: n_bins is no int.
+        ValueError: n_bins < 1, or fewer inputs than bins.
     """
+    expect_whole(1, n_bins=n_bins)
     if x.shape[-1] < n_bins:
         raise ValueError(
             f"x must have at least n_bins = {n_bins} inputs; got {x.shape[-1]}"
@@ -120,9 +135,13 @@ def smooth_covariance(
         The covariance; every input has mean 0 and variance 1.
 
     Raises:
-        ValueError: a correlation that is not positive.
+        TypeError: length is no int, or dtype is not floating-point.
+        ValueError: length < 1, or a correlation that is not positive and
+            finite.
     """
-    _refuse_unless_positive("correlation", correlation)
+    expect_whole(1, length=length)
+    expect_positive(correlation=correlation)
+    expect_floating(dtype)
     k = torch.arange(length, dtype=dtype)
     return torch.exp(-((k[:, None] - k) ** 2) / (2 * correlation**2))
 
@@ -142,8 +161,13 @@ def smooth_signals(
         generator: their source.
 
     Returns:
-        The signals, float64.
+        The signals, float64, one in each row.
+
+    Raises:
+        TypeError, ValueError: as ``smooth_covariance``; n_signals is no int,
+            or below 1.
     """
+    expect_whole(1, n_signals=n_signals)
     root = _root(smooth_covariance(length, correlation))
     noise = torch.randn(
         n_signals, length, generator=generator, dtype=root.dtype
@@ -178,7 +202,8 @@ def optimal_decoder(
         W; row j reads the input of j steps ago: W @ h.
 
     Raises:
-        ValueError: a precision below 1e-12, where float64 gives out.
+        ValueError: a precision below 1e-12, where float64 gives out, or one
+            that is not finite.
     """
     G, Q, R, scale = _decoding(kernels, covariance, precision)
     explained = Q[: len(G)].mT @ G.mT  # n_real length
@@ -225,7 +250,9 @@ def _decoding(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """S = G G^T; Q R = [(K G)^T scaled to unit columns; precision I]."""
     if not 1e-12 <= precision < math.inf:
-        raise ValueError(f"precision must be at least 1e-12; got {precision}")
+        raise ValueError(
+            f"precision must be at least 1e-12 and finite; got {precision}"
+        )
     G = _root(covariance)
     state = kernels @ G  # n_real length
     scale = torch.linalg.vector_norm(state, dim=1)
@@ -241,8 +268,3 @@ def _root(covariance: Tensor) -> Tensor:
     """G with G G^T = covariance, which rounding may leave indefinite."""
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * torch.sqrt(values.clamp_min(0))
-
-
-def _refuse_unless_positive(name: str, value: int | float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite; got {value}")

@@ -29,6 +29,8 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
+from mambaviz.theory.checks import expect_whole
+
 Pairs = tuple[Inexact[Tensor, "..."], Inexact[Tensor, "..."]]
 Operator = Callable[[Pairs, Pairs], Pairs]
 Schedule = list[list[tuple[int, int]]]
@@ -65,6 +67,13 @@ def combine_matrices(earlier: Pairs, later: Pairs) -> Pairs:
 
     Here even the order within a_2 a_1 matters, and it costs d_state^3: the
     reason why models that scan have a diagonal A.
+
+    Args:
+        earlier: (a_1, b_1), of (..., d_state, d_state) and (..., d_state).
+        later: (a_2, b_2).
+
+    Returns:
+        The pair of the map that does the earlier step and then the later.
     """
     a_1, b_1 = earlier
     a_2, b_2 = later
@@ -76,11 +85,18 @@ def sequential_schedule(length: int) -> Schedule:
 
         work = length - 1        depth = length - 1
 
+    Args:
+        length: how many pairs, at least 1.
+
+    Raises:
+        TypeError, ValueError: length is no int, or below 1; all schedules
+            raise these.
+
     Example:
         >>> sequential_schedule(4)
         [[(0, 1)], [(1, 2)], [(2, 3)]]
     """
-    _expect_at_least_one(length=length)
+    expect_whole(1, length=length)
     return [[(i - 1, i)] for i in range(1, length)]
 
 
@@ -90,6 +106,7 @@ def hillis_steele_schedule(length: int) -> Schedule:
         work = k length - (2^k - 1)    depth = k,    k = ceil(log2(length))
 
     The fewest levels, for about log2(length) times the work of the loop.
+    Arguments and errors: as in ``sequential_schedule``.
 
     Source: Hillis and Steele 1986, doi 10.1145/7902.7903.
 
@@ -97,7 +114,7 @@ def hillis_steele_schedule(length: int) -> Schedule:
         >>> hillis_steele_schedule(4)
         [[(0, 1), (1, 2), (2, 3)], [(0, 2), (1, 3)]]
     """
-    _expect_at_least_one(length=length)
+    expect_whole(1, length=length)
     return [
         [(i - gap, i) for i in range(gap, length)] for gap in _gaps(length)
     ]
@@ -119,6 +136,7 @@ def blelloch_schedule(length: int) -> Schedule:
     Blelloch's own way down starts from an identity at the root and ends with
     exclusive prefixes. This one (Brent and Kung's) needs no identity, no
     padding to a power of two, and ends with inclusive ones.
+    Arguments and errors: as in ``sequential_schedule``.
 
     Source: Blelloch 1990 (CMU-CS-90-190); Brent and Kung 1982,
     doi 10.1109/TC.1982.1675982.
@@ -127,7 +145,7 @@ def blelloch_schedule(length: int) -> Schedule:
         >>> blelloch_schedule(4)
         [[(0, 1), (2, 3)], [(1, 3)], [(1, 2)]]
     """
-    _expect_at_least_one(length=length)
+    expect_whole(1, length=length)
     gaps = _gaps(length)
     up = [
         [(i - gap, i) for i in range(2 * gap - 1, length, 2 * gap)]
@@ -153,8 +171,11 @@ def chunked_schedule(length: int, chunk: int) -> Schedule:
     which is least deep where chunk is about sqrt(length).
 
     Args:
-        length: how many pairs.
+        length: how many pairs, at least 1.
         chunk: how many pairs to a chunk, at least 1; the last may be shorter.
+
+    Raises:
+        TypeError, ValueError: one of them is no int, or below 1.
 
     Example:
         >>> for level in chunked_schedule(6, 3):
@@ -164,7 +185,7 @@ def chunked_schedule(length: int, chunk: int) -> Schedule:
         [(2, 5)]
         [(2, 3), (2, 4)]
     """
-    _expect_at_least_one(length=length, chunk=chunk)
+    expect_whole(1, length=length, chunk=chunk)
     starts = range(0, length, chunk)
     ends = [min(start + chunk, length) - 1 for start in starts]
     inside = [
@@ -391,10 +412,3 @@ def _steps(
         )
     b = b.to(torch.promote_types(a.dtype, b.dtype))
     return list(a.unbind(dim)), list(b.unbind(dim))
-
-
-def _expect_at_least_one(**counts: int) -> None:
-    """Refuse a length or chunk below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1; got {count}")
