@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mambaviz
+from mambaviz import widgets
 
 ROOT = Path(mambaviz.__file__).parent
 # module -> how many examples stand in its source
@@ -26,6 +27,11 @@ EXAMPLES = {
 def test_the_examples_are_found():
     rooms = {name.split(".")[1] for name in EXAMPLES}
     assert rooms >= {"theory", "ops", "models", "figures", "widgets", "book"}
+
+
+def test_every_explorable_has_one():
+    kinds = map(vars(widgets).get, widgets.__all__)
+    assert {kind.__module__ for kind in kinds} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
