@@ -16,6 +16,7 @@ from mambaviz.ops.selective_scan import (
     selective_scan_step,
     unavailable,
 )
+from tests.ops.interpreting import interpret_faster
 from tests.ops.launches import launches
 from tests.ops.scan_cases import TENSORS, case, in_dtype, run, scan_by
 
@@ -24,6 +25,8 @@ fused = sys.modules["mambaviz.ops.selective_scan.fused"]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ON_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+if DEVICE == "cpu":
+    interpret_faster()
 
 CASES = {
     "one step": {"length": 1, "d_state": 2},
