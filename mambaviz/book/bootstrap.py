@@ -527,7 +527,9 @@ def lab(root: Path, *arguments: str) -> int:
 
 
 def test(root: Path, *arguments: str) -> int:
-    """Run the tests.
+    """Run the tests, on as many processors as there are, up to four.
+
+    Tests of one file run one after the other.
 
     Args:
         root: the repository.
@@ -538,7 +540,8 @@ def test(root: Path, *arguments: str) -> int:
     """
     with alone(root):
         python = prepare(root, with_tests=True)
-    return run_in(root, python, "-m", "pytest", *arguments)
+    side_by_side = "--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"
+    return run_in(root, python, "-m", "pytest", *side_by_side, *arguments)
 
 
 def check(root: Path) -> int:

@@ -165,9 +165,7 @@ def four_errors(
     """
     covariance = smooth_covariance(length, 15 * length / 400)
     return {
-        name: torch.stack(
-            [decoder_error(K, covariance, precision) for K in kernels]
-        )
+        name: decoder_error(torch.stack(kernels), covariance, precision)
         for name, kernels in four_kernels(d_state, length, draws).items()
     }
 

@@ -176,10 +176,10 @@ def smooth_signals(
 
 
 def optimal_decoder(
-    kernels: Float[Tensor, "n_real length"],
+    kernels: Float[Tensor, "*batch n_real length"],
     covariance: Float[Tensor, "length length"],
     precision: float = 1e-4,
-) -> Float[Tensor, "length n_real"]:
+) -> Float[Tensor, "*batch length n_real"]:
     """The best linear reading of the past from a state, in closed form.
 
         W = S K^T (K S K^T + precision^2 diag(K S K^T))^-1
@@ -192,7 +192,8 @@ def optimal_decoder(
     same. What differs is the digits that it takes.
 
     Args:
-        kernels: K, as ``state_kernels`` gives them; column j for lag j.
+        kernels: K, as ``state_kernels`` gives them; column j for lag j. Of
+            several memories, all at once.
         covariance: S, over lags.
         precision: relative error of a stored number, from 1e-12 up. Rounding
             makes one of 1.7e-3 in bfloat16, 2e-4 in float16 and 2.5e-8 in
@@ -206,16 +207,16 @@ def optimal_decoder(
             that is not finite.
     """
     G, Q, R, scale = _decoding(kernels, covariance, precision)
-    explained = Q[: len(G)].mT @ G.mT  # n_real length
+    explained = Q[..., : len(G), :].mT @ G.mT  # n_real length
     W = torch.linalg.solve_triangular(R, explained, upper=True).mT
-    return W / scale
+    return W / scale.mT
 
 
 def decoder_error(
-    kernels: Float[Tensor, "n_real length"],
+    kernels: Float[Tensor, "*batch n_real length"],
     covariance: Float[Tensor, "length length"],
     precision: float = 1e-4,
-) -> Float[Tensor, " length"]:
+) -> Float[Tensor, "*batch length"]:
     """How wrong the best linear reading of the past is, for each lag.
 
         error_j = sqrt(E (x_j - (W h)_j)^2 / E x_j^2)
@@ -238,9 +239,9 @@ def decoder_error(
     """
     G, Q, _, _ = _decoding(kernels, covariance, precision)
     # As a residual: 1 - |explained|^2 would lose half the digits.
-    target = torch.cat([G.mT, G.new_zeros(len(Q) - len(G), len(G))])
+    target = torch.cat([G.mT, G.new_zeros(Q.shape[-1], len(G))])
     residual = target - Q @ (Q.mT @ target)
-    return torch.linalg.vector_norm(residual, dim=0) / torch.sqrt(
+    return torch.linalg.vector_norm(residual, dim=-2) / torch.sqrt(
         covariance.diagonal()
     )
 
@@ -255,12 +256,11 @@ def _decoding(
         )
     G = _root(covariance)
     state = kernels @ G  # n_real length
-    scale = torch.linalg.vector_norm(state, dim=1)
+    scale = torch.linalg.vector_norm(state, dim=-1, keepdim=True)
     scale = torch.where(scale > 0, scale, 1)  # a state that is always 0
-    I = torch.eye(len(state), dtype=state.dtype, device=state.device)
-    Q, R = torch.linalg.qr(
-        torch.cat([(state / scale[:, None]).mT, precision * I])
-    )
+    I = torch.eye(state.shape[-2], dtype=state.dtype, device=state.device)
+    noise = (precision * I).expand(*state.shape[:-2], -1, -1)
+    Q, R = torch.linalg.qr(torch.cat([(state / scale).mT, noise], dim=-2))
     return G, Q, R, scale
 
 

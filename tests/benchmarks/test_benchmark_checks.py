@@ -26,6 +26,12 @@ ON_GPU = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def same_gradients():
+    """In sums as short as these, luck decides by how much each one errs."""
+    torch.manual_seed(0)
+
+
 def never(work):
     raise AssertionError("it was timed")
 

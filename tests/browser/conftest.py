@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mambaviz.book import bootstrap
 from tests.browser.visiting import served
 
 ROOT = Path(__file__).parents[2]
@@ -14,12 +15,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def book() -> Path:
     """The built book of this tree; quick when nothing changed."""
-    build = subprocess.run(
-        [Path(sys.executable).with_name("jupyter-book"), "build", "."],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    with bootstrap.alone(ROOT):
+        build = subprocess.run(
+            [Path(sys.executable).with_name("jupyter-book"), "build", "."],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
     assert build.returncode == 0, build.stdout[-3000:] + build.stderr[-6000:]
     return ROOT / "_build" / "html"
 

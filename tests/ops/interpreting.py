@@ -2,13 +2,11 @@
 
 It runs the function that combines two elements of a scan once for each
 element; here it runs once for each step, on all elements beside each other:
-the same operations in the same order, so the same bits. And it adapts the
-whole language anew in each function that a kernel calls, where the kernel
-has done so already.
+the same operations in the same order, so the same bits.
 """
 
 import numpy as np
-from triton.runtime.interpreter import InterpretedFunction, ScanOps
+from triton.runtime.interpreter import ScanOps
 
 element_by_element = ScanOps.generic_scan
 
@@ -37,12 +35,6 @@ def step_by_step(self: ScanOps, inputs: list) -> list:
     ]
 
 
-def called_by_a_kernel(self: InterpretedFunction, *args, **kwargs):
-    """As ``InterpretedFunction.__call__``, in the language as it stands."""
-    return self.rewrite()(*args, **kwargs)
-
-
 def interpret_faster() -> None:
     """From here on, in this process."""
     ScanOps.generic_scan = step_by_step
-    InterpretedFunction.__call__ = called_by_a_kernel

@@ -168,6 +168,17 @@ class TestDecoder:
         # An rms of n samples is off by 1 / sqrt(2n), 0.5% here; 5 of that.
         assert ((measured / true - 1).abs() < 5 / math.sqrt(40_000)).all()
 
+    @pytest.mark.parametrize("read", [optimal_decoder, decoder_error])
+    def test_several_memories_at_once(self, read, covariance):
+        several = torch.stack([random(seed, n=6)[:, :60] for seed in range(4)])
+        apart = [read(kernels, covariance) for kernels in several]
+        for shape in ((4,), (2, 2)):
+            together = read(several.unflatten(0, shape), covariance)
+            expected = torch.stack(apart).unflatten(0, shape)
+            torch.testing.assert_close(
+                together, expected, rtol=1e-9, atol=1e-9
+            )
+
     def test_an_empty_state_harms_nothing(self, kernels, covariance):
         padded = torch.cat([kernels, torch.zeros(1, 60).double()])
         W = optimal_decoder(padded, covariance)
