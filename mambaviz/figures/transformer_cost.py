@@ -314,7 +314,7 @@ def number_pairs(
 
 
 def train_translator(
-    steps: int = 500, seed: int = 0
+    steps: int = 400, seed: int = 0
 ) -> tuple[EncoderDecoder, list[int]]:
     """An encoder-decoder that writes numbers in digits.
 

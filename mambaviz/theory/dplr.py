@@ -247,12 +247,16 @@ def dplr_kernel(
     sin, cos = torch.sin(half_theta), torch.cos(half_theta)
     R = 1 / (2j * sin / delta - cos * Lambda[..., None, :])
 
-    def through_R(left: Tensor, right: Tensor) -> Tensor:
-        return torch.einsum("...ni,...ln,...nj->...lij", left, R, right)
-
-    C_tilde, B = C_tilde[..., None], B[..., None]
-    CRB, CRP = through_R(C_tilde, B), through_R(C_tilde, P)
-    PRB, PRP = through_R(P.conj(), B), through_R(P.conj(), P)
+    # C_tilde R B, C_tilde R P, P^* R B and P^* R P at all angles at once: R is
+    # diagonal, so each is R times the products of left and right.
+    shape = torch.broadcast_shapes(C_tilde.shape, B.shape, P.shape[:-1])
+    P = P.expand(*shape, -1)
+    left = torch.cat([C_tilde.expand(shape)[..., None], P.conj()], dim=-1)
+    right = torch.cat([B.expand(shape)[..., None], P], dim=-1)
+    both = (left[..., None] * right[..., None, :]).flatten(-2)
+    products = (R @ both).unflatten(-1, (left.shape[-1], right.shape[-1]))
+    CRB, CRP = products[..., :1, :1], products[..., :1, 1:]
+    PRB, PRP = products[..., 1:, :1], products[..., 1:, 1:]
     I = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
     c = cos[..., None]
     K_hat = CRB - c * CRP @ torch.linalg.solve(I + c * PRP, PRB)
