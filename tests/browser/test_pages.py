@@ -111,6 +111,37 @@ def test_no_page_pushes_a_phone_sideways(browser, book):
     assert wide == {}
 
 
+WIDE_TABLES = """() => [
+  ...document.querySelectorAll("table:has(th:nth-child(4) > p:not(:empty))")
+].map((table) => {
+  const box = table.closest(".pst-scrollable-table-container");
+  const left = (e) => Math.round(e.getBoundingClientRect().left);
+  const cells = [...table.querySelectorAll("td:first-child, th:first-child")];
+  const narrow = Math.max(...[...table.querySelectorAll("td")].map(
+    (cell) => cell.clientHeight / Math.max(cell.clientWidth, 1)));
+  box.scrollLeft = 10_000;
+  return {
+    moved: box.scrollLeft,
+    away: cells.map((cell) => left(cell) - left(box)).filter(Boolean),
+    narrow,
+  };
+})"""
+
+
+def test_a_wide_table_moves_in_its_own_box_on_a_phone(browser, book):
+    """And what a row is about stays; no column is squeezed to a stripe."""
+    tables = []
+    for path in pages_of(book):
+        root = book.as_uri() + "/"
+        with visit(browser, root, path, viewport=PHONE) as seen:
+            tables += seen.page.evaluate(WIDE_TABLES)
+    assert len(tables) >= 2
+    for table in tables:
+        assert table["moved"] > 20
+        assert table["away"] == []
+        assert table["narrow"] < 4
+
+
 @pytest.mark.parametrize("width", [360, 390])
 def test_a_phone_shows_displayed_equations_whole(browser, book, width):
     """What is cut there can be scrolled, but who would know?"""
