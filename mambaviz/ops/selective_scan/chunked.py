@@ -41,6 +41,8 @@ BUFFER = 2**18
 MIN_STEPS = 16
 # On a CPU, so many channels times states at most take part in a step.
 BLOCK = 2**15
+# Steps of so small a state are joined, until so few are left.
+SMALL, FEW_STEPS = 2**13, 16
 
 
 def refusal(*tensors: Tensor | None) -> str | None:
@@ -274,22 +276,22 @@ def _scan_back(
             n = len(grad)
             kept = checkpoints[i].view_as(grad_state)
             h[0] = kept[rows, :, channels]
-            _recur(chunk, A_bar[:n], h[: n + 1])
+            A_bar_n, g_n = A_bar[:n], g[:n]
+            _recur(chunk, A_bar_n, h[: n + 1])
             before, after = h[:n], h[1 : n + 1]
             found.y[at] = _sum_states(chunk.C, after)
             _add(found.C, chunk.C, at, after.conj(), grad)
 
-            g_n = g[:n]
-            g_after = _recur_back(chunk, grad, g_after, A_bar[:n], g_n)
+            g_after = _recur_back(chunk, grad, g_after, A_bar_n, g_n)
             found.drive[at] = _sum_states(chunk.B.conj(), g_n)
             _add(found.B, chunk.B, at, g_n, chunk.drive)
 
             # By step and A, through A_bar_t = exp(delta_t A) only.
             if any(chunk.starts):
                 before.masked_fill_(chunk.reset, 0)
-            grad_exponent = g_n.mul_(A_bar[:n]).mul_(before.conj())
-            torch.mul(grad_exponent, block.A.conj(), out=A_bar[:n])
-            found.step[at] = A_bar[:n].sum(2).real
+            grad_exponent = g_n.mul_(A_bar_n).mul_(before.conj())
+            torch.mul(grad_exponent, block.A.conj(), out=A_bar_n)
+            found.step[at] = A_bar_n.sum(2).real
             found.A[rows, :, channels] += grad_exponent.mul_(
                 chunk.step[:, :, None]
             ).sum(0)
@@ -305,12 +307,14 @@ def _recur(chunk: _System, A_bar: Tensor, h: Tensor) -> None:
     """
     torch.mul(chunk.step[:, :, None], chunk.A, out=A_bar).exp_()
     torch.mul(chunk.B, chunk.drive[:, :, None], out=h[1:])
-    starts = chunk.starts
+    if not any(chunk.starts):
+        _advance(A_bar, h)
+        return
     before, *states = h.unbind(0)
     for t, (A_bar_t, h_t) in enumerate(
         zip(A_bar.unbind(0), states, strict=True)
     ):
-        if starts[t]:
+        if chunk.starts[t]:
             before = before.masked_fill(chunk.reset[t], 0)
         before = h_t.addcmul_(A_bar_t, before)
 
@@ -329,6 +333,9 @@ def _recur_back(
         A_bar.conj_physical_()
     torch.mul(chunk.C.conj(), grad_y[:, :, None], out=g)
     g_later = g[-1].add_(g_after)
+    if not any(chunk.starts):
+        _advance(A_bar[1:], g, reverse=True)
+        return A_bar[0] * g[0]
     steps, factors = g.unbind(0), A_bar.unbind(0)
     for t in range(len(g) - 1, 0, -1):
         if chunk.starts[t]:
@@ -337,6 +344,46 @@ def _recur_back(
     if chunk.starts[0]:
         g_later = g_later.masked_fill(chunk.reset[0], 0)
     return factors[0] * g_later
+
+
+def _advance(a: Tensor, h: Tensor, reverse: bool = False) -> None:
+    """h_t := a_t h_{t-1} + h_t, from the known h_0 on; or from the other end.
+
+    A step of a small state takes less time than its call. There, two steps
+    become one,
+
+        h_{t+1} = (a_{t+1} a_t) h_{t-1} + (a_{t+1} h_t + h_{t+1}),
+
+    and once the state after each pair is known, so is the one within.
+
+    Args:
+        a: the factor of each step.
+        h: one more; in place.
+        reverse: h[-1] is the known one, and a[-1] the first factor.
+    """
+    n = len(a)
+    if n < 2 * FEW_STEPS or a[0].numel() > SMALL:
+        factors, states = a.unbind(0), h.unbind(0)
+        if reverse:
+            factors, states = factors[::-1], states[::-1]
+        before, *after = states
+        for a_t, h_t in zip(factors, after, strict=True):
+            before = h_t.addcmul_(a_t, before)
+        return
+    odd = n % 2
+    if reverse:
+        states, known = h[:-1], h[odd::2]
+        one, two = slice(odd + 1, n, 2), slice(odd, n - 1, 2)
+        within = slice(1 - odd, n, 2)
+    else:
+        states, known = h[1:], h[::2]
+        one, two = slice(0, n - 1, 2), slice(1, n, 2)
+        within = slice(0, n, 2)
+    states[two].addcmul_(a[two], states[one])
+    _advance(a[one] * a[two], known, reverse)
+    states = states[within]
+    before = known[-len(states) :] if reverse else known[: len(states)]
+    states.addcmul_(a[within], before)
 
 
 def _sum_states(weights: Tensor, h: Tensor) -> Tensor:
@@ -358,7 +405,8 @@ def _add(
     if weights.ndim == 3:
         total[rows, :, channels] += (h * row[:, :, None]).sum(0)
     else:
-        total[steps, rows] += (h @ row[..., None].to(h.dtype)).squeeze(-1)
+        row = row[:, :, None].to(h.dtype)
+        total[steps, rows] += (row @ h.mT).squeeze(-2)
 
 
 def _zeros_for(weights: Tensor) -> Tensor:
