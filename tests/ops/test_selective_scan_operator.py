@@ -233,3 +233,41 @@ def test_many_at_once_by_vmap(backend):
     found = torch.func.vmap(lambda x: scan(x, **a))(x)
     for one, x_one in zip(found, x, strict=True):
         assert error(one, scan(x_one, **a)) < 1e-6
+
+
+class Seen(torch.Tensor):
+    """A kind of tensor of its own, which is told of every operator."""
+
+    calls = []
+
+    def __new__(cls, plain):
+        own = cls._make_wrapper_subclass(cls, plain.shape, dtype=plain.dtype)
+        own.plain = plain
+        return own
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args, kwargs=None):
+        cls.calls.append(str(function))
+        plain = [t.plain if isinstance(t, cls) else t for t in args]
+        return function(*plain, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("backend", OPERATORS)
+def test_a_tensor_of_its_own_kind_sees_the_operator(backend):
+    """Plain tensors go past PyTorch's dispatcher; this one has to pass it."""
+    a = floats()
+    Seen.calls.clear()
+    y = scan_by(backend)(**(a | {"x": Seen(a["x"])}))
+    assert f"mambaviz.selective_scan_{backend}.default" in Seen.calls
+    assert torch.equal(y, scan_by(backend)(**a))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.usefixtures("outside_tests")
+@pytest.mark.parametrize("backend", OPERATORS)
+def test_a_trace_holds_the_operator_and_not_its_numbers(backend):
+    a = floats()
+    x, scan = a.pop("x"), scan_by(backend)
+    traced = torch.jit.trace(lambda x: scan(x, **a), x, check_trace=False)
+    assert f"mambaviz::selective_scan_{backend}" in str(traced.graph)
+    assert torch.equal(traced(2 * x), scan(2 * x, **a))

@@ -159,7 +159,11 @@ def backward(
         for n in groups
     )
     sums = np.zeros((batch, 3 * d_state + 2, d_inner))
-    grad_x, grad_delta, grad_z = np.empty((3, *x.shape), number)
+    # By torch, which begins an array where a line of the cache begins, so
+    # that no two blocks of channels write to one.
+    grad_x, grad_delta, grad_z = (
+        torch.empty(x.shape, dtype=dtype).numpy() for _ in range(3)
+    )
     grad_state = _array(grad_last_state, dtype).copy()
     blocks = _blocks(d_inner, *groups)
     inputs = _inputs(
@@ -173,7 +177,7 @@ def backward(
         walk_blocks(first, last, *desks, blocks, pieces, inputs, kept, outputs)
 
     _share(walk, batch * len(pieces), states)
-    sums = sums.sum(0)
+    sums = sums.sum(0).astype(number)
     grad_A, grad_B, grad_C = sums[:-2].reshape(3, d_state, d_inner)
     grad_D, grad_bias = sums[-2:]
     gradients = (
@@ -188,9 +192,7 @@ def backward(
         (initial_state, grad_state),
     )
     return tuple(
-        None
-        if tensor is None
-        else torch.from_numpy(np.ascontiguousarray(gradient)).to(tensor.dtype)
+        None if tensor is None else _tensor(gradient, tensor.dtype)
         for tensor, gradient in gradients
     )
 
@@ -228,9 +230,8 @@ def _blocks(d_inner: int, groups_B: int, groups_C: int) -> np.ndarray:
 
 
 def _most_pieces(states: int) -> int:
-    """As many as threads could be given, whatever threads there are."""
-    threads = states // GRAIN
-    return min(PARTS * threads, PIECES) if threads > 1 else 1
+    """As many as are worth a thread, whatever threads there are."""
+    return min(max(states // GRAIN, 1), PIECES)
 
 
 @functools.lru_cache
@@ -260,6 +261,8 @@ def _add_pieces(parts: np.ndarray, weights: Tensor) -> np.ndarray:
     batch, length, groups, d_state = weights.shape
     parts = parts.reshape(batch, groups, -1, length, d_state)
     total = parts[:, :, 0]
+    if parts.shape[2] == 1:
+        return total.swapaxes(1, 2)
 
     def add(first: int, last: int) -> None:
         for piece in range(1, parts.shape[2]):
@@ -275,6 +278,12 @@ def _desks(d_state: int, number: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         np.empty((TILES_ROWS, TILE, LANES), number),
         np.empty((CELLS_ROWS, d_state, LANES), number),
     )
+
+
+def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Contiguous, and a copy only if it has to be, as in ``_array``."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:

@@ -15,10 +15,12 @@ import operator
 from collections.abc import Callable
 from typing import no_type_check
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
+from numpy.polynomial import Chebyshev, Polynomial
 
 LANES = 16  # float32 numbers in a vector of AVX-512
 TILE = 32  # steps from one checkpoint to the next
@@ -250,11 +252,11 @@ def store(typing, array, index, lanes):
 def exp2(p):
     """2^p in compiled code; zero where it would be below the normal floats.
 
-        2^p = 2^k 2^f     k = p rounded, f = p - k
-        2^f = sum_j (f ln 2)^j / j!
+        2^p = 2^k 2^f     k = p rounded, f = p - k, so |f| <= 1/2
 
-    Adding ``large``, whose last bit is worth 1, rounds p; and the last bits
-    of the sum are the exponent field of 2^k.
+    A polynomial is 2^f to the last digits. Adding ``large``, whose last bit
+    is worth 1, rounds p; and the last bits of the sum are the exponent field
+    of 2^k.
     """
     raise NotImplementedError
 
@@ -268,8 +270,18 @@ def log1p(e):
 
 
 def exp2_series(degree: int) -> tuple[float, ...]:
-    """Coefficients of 2^f, the highest power first."""
+    """Coefficients of 2^f = sum_j (f ln 2)^j / j!, the highest power first."""
     return tuple(LN2**j / math.factorial(j) for j in range(degree, -1, -1))
+
+
+def exp2_interpolation(degree: int) -> tuple[float, ...]:
+    """Coefficients of 2^f, the highest power first, to some 15 digits.
+
+    Through the points where Chebyshev's polynomial of the next degree is 0:
+    with the error spread evenly, one term less than the series is enough.
+    """
+    near = Chebyshev.interpolate(np.exp2, degree, domain=[-0.5, 0.5])
+    return tuple(near.convert(kind=Polynomial).coef[::-1].tolist())
 
 
 def log1p_series(degree: int) -> tuple[float, ...]:
@@ -277,12 +289,12 @@ def log1p_series(degree: int) -> tuple[float, ...]:
     return tuple(2 / (2 * j + 1) for j in range(degree, -1, -1))
 
 
-# The first term left out is below a quarter of the last bit of the sum.
+# What is left out is below a quarter of the last bit of the sum.
 @overload(exp2, jit_options={"forceinline": True, **OPTIONS})
 @no_type_check
 def _(p):
     if p.scalar.bitwidth == 32:
-        bias, large, series = 127, 1.5 * 2**23, exp2_series(7)
+        bias, large, series = 127, 1.5 * 2**23, exp2_interpolation(6)
     else:
         bias, large, series = 1023, 1.5 * 2**52, exp2_series(13)
     lowest, highest, large = -bias, bias + 1, large + bias
@@ -324,10 +336,9 @@ def _(e):
 def sigmoid_pair(x):
     """s(x) = 1 / (1 + e^-x), s(-x), and e^-|x|: none loses digits."""
     e = exp2(where_less(x, 0.0, x, 0.0 - x) * LOG2_E)
-    small, large = e / (e + 1.0), 1.0 / (e + 1.0)
     return (
-        where_less(x, 0.0, small, large),
-        where_less(x, 0.0, large, small),
+        where_less(x, 0.0, e, 1.0) / (e + 1.0),
+        where_less(x, 0.0, 1.0, e) / (e + 1.0),
         e,
     )
 
@@ -419,8 +430,11 @@ def take_tile(tiles, row, source, b, start, stop, channel, count):
 
 @inlined
 @no_type_check
-def discretize(tiles, steps, bias, delta_softplus):
-    """delta as it came to the step, and the slope of the one by the other."""
+def discretize(tiles, steps, bias, delta_softplus, keep):
+    """delta as it came to the step; with ``keep``, how fast the one moves.
+
+    Forwards nobody asks for that slope, and its divisions take their time.
+    """
     for i in range(steps):
         step, slope = (
             load(tiles, (STEP, i)) + bias,
@@ -429,7 +443,8 @@ def discretize(tiles, steps, bias, delta_softplus):
         if delta_softplus:
             step, slope = softplus(step)
         store(tiles, (STEP, i), step)
-        store(tiles, (SLOPE, i), slope)
+        if keep:
+            store(tiles, (SLOPE, i), slope)
 
 
 @inlined
@@ -541,7 +556,7 @@ def scan_blocks(first, last, tiles, cells, blocks, inputs, outputs):
             take_tile(tiles, X, x, *where)
             if gated:
                 take_tile(tiles, Z, z, *where)
-            discretize(tiles, stop - start, bias, delta_softplus)
+            discretize(tiles, stop - start, bias, delta_softplus, 0)
             scan_tile(tiles, cells, b, start, stop, B_k, C_k, reset, 0)
             for i in range(stop - start):
                 y_t = load(tiles, (Y, i)) + D * load(tiles, (X, i))
@@ -587,7 +602,7 @@ def walk_blocks(
                 take_tile(tiles, STEP, delta, *where)
                 take_tile(tiles, X, x, *where)
                 take_tile(tiles, GRAD_Y, grad_y, *where)
-                discretize(tiles, stop - start, bias, delta_softplus)
+                discretize(tiles, stop - start, bias, delta_softplus, 1)
                 scan_tile(tiles, cells, b, start, stop, B_k, C_k, reset, 1)
                 if gated:
                     take_tile(tiles, Z, z, *where)
@@ -629,6 +644,8 @@ def walk_blocks(
                         g = tiles[SPARE, 1 + m, j]
                         sums[b, 3 * d_state + m, channel + j] += g
                 for m in range(3):
+                    if m > 0 and block[1 + m] >= 0:
+                        continue  # B or C, which is not fixed
                     for n in range(d_state):
                         for j in range(count):
                             g = cells[SUM_A + m, n, j]

@@ -139,15 +139,20 @@ def register_operator(
     would silently lose a tangent of forward mode, and ``torch.func`` refuses
     it; there an autograd.Function stands around the operator.
     """
+    kernel = _without_autocast(kernel)
     # Not torch.library.custom_op, whose first call imports the compiler.
     torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
-    torch.library.impl(
-        name, "CompositeExplicitAutograd", _without_autocast(kernel)
-    )
+    torch.library.impl(name, "CompositeExplicitAutograd", kernel)
     torch.library.register_fake(name, fake)
     torch.library.register_autograd(name, differentiate, setup_context=setup)
     namespace, _, short = name.partition("::")
-    operator = getattr(getattr(torch.ops, namespace), short).default
+    registered = getattr(getattr(torch.ops, namespace), short).default
+
+    def operator(*arguments):
+        # Through PyTorch's dispatcher, which takes a tenth of the time of a
+        # small scan, only where somebody stands there.
+        here = registered if _watched(arguments) else kernel
+        return here(*arguments)
 
     def forward(ctx, *arguments):
         output = operator(*arguments)
@@ -155,7 +160,7 @@ def register_operator(
         return output
 
     def forward_alone(*arguments):
-        return operator(*arguments)
+        return registered(*arguments)
 
     shared = {"backward": differentiate, "jvp": refuse}
     function = _function(short, forward=forward, **shared)
@@ -168,7 +173,7 @@ def register_operator(
 
     def call(*arguments):
         if torch.compiler.is_compiling():
-            return operator(*arguments)
+            return registered(*arguments)
         if torch._C._are_functorch_transforms_active():
             return transformed.apply(*arguments)
         if not differentiable(arguments) and forward_ad._current_level < 0:
@@ -182,6 +187,20 @@ def differentiable(arguments: Sequence) -> bool:
     """Whether autograd follows one of the arguments."""
     return torch.is_grad_enabled() and any(
         isinstance(t, Tensor) and t.requires_grad for t in arguments
+    )
+
+
+def _watched(arguments: Sequence) -> bool:
+    """Whether a transform, a mode, a tracer or a tensor's kind takes part."""
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or not all(
+            type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta
+            for t in arguments
+            if isinstance(t, Tensor)
+        )
     )
 
 
