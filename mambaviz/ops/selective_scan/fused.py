@@ -403,6 +403,7 @@ def _walk(
         spacing=spacing,
         T=TILE,
         GRAIN=SPACING,
+        DENSE=spacing == SPACING,
         STAGES=STAGES,
         FROM=source if states is None else "states",
         KEEP=kept is not None,

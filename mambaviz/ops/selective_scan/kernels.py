@@ -24,8 +24,8 @@ dB and dC, 8 d_state bytes for each step and 32 channels: 4 per channel.
 **Chunks of time.** Where batch times channels is too small to fill the GPU,
 time is cut into chunks:
 
-    chunk_ends     every chunk from a zero state: its last state, and the sum
-                   of delta, whose exponential is the decay of a whole chunk
+    chunk_ends     every chunk but the last from a zero state: its last state,
+                   and the sum of delta, whose exponential is its whole decay
     join_chunks    the state before each chunk, one after the other
     forward        every chunk from the right state
 
@@ -302,7 +302,7 @@ def forward(
     SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_RESET: tl.constexpr,
     B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, PAIRS: tl.constexpr,
     FROM: tl.constexpr, KEEP: tl.constexpr, GRAIN: tl.constexpr,
-    ENDS: tl.constexpr, WRITE_Y: tl.constexpr,
+    DENSE: tl.constexpr, ENDS: tl.constexpr, WRITE_Y: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """A chunk of time: y, or (ENDS) its last state and its sum of delta.
@@ -310,6 +310,9 @@ def forward(
     FROM "zero", "given" (``initial_state``) or "states" (one a chunk).
     """
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
+    if ENDS:  # noqa: SIM102, since this one is decided by the compiler
+        if chunk == n_chunks - 1:
+            return  # No chunk comes after it.
     t = tl.arange(0, T)
     lane = tl.arange(0, LANES)
     group, d, ok = channels(block, width, blocks_per_group, WHOLE)
@@ -377,11 +380,14 @@ def forward(
         if KEEP:
             for i in tl.static_range(0, T, GRAIN):
                 k = start + t0 + i
-                if k % spacing == 0:
+                every = spacing
+                if DENSE:  # no division and no branch
+                    every = GRAIN
+                if DENSE or k % every == 0:
                     before = h
                     if i > 0:
                         before = pick(hs, (t == i - 1)[:, None, None], 0)
-                    to = (k // spacing).to(tl.int64) * blocks * (NP * LANES)
+                    to = (k // every).to(tl.int64) * blocks * (NP * LANES)
                     keep = (lane >= 0) & (k < length)
                     store_states(kept_ptr + to, LANES, lane, keep, before,
                                  NP, NP)  # fmt: skip
@@ -475,6 +481,8 @@ def chunk_adjoints(
 ):  # fmt: skip
     """The r with which a chunk begins, if it ends with r = 0; sum of delta."""
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
+    if chunk == 0:
+        return  # No chunk comes before it.
     t = tl.arange(0, T)
     lane = tl.arange(0, LANES)
     group, d, ok = channels(block, width, blocks_per_group, WHOLE)
