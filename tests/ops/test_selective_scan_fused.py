@@ -16,7 +16,11 @@ from mambaviz.ops.selective_scan import (
     selective_scan_step,
     unavailable,
 )
-from tests.ops.interpreting import interpret_faster
+from tests.ops.interpreting import (
+    ScanOps,
+    element_by_element,
+    interpret_faster,
+)
 from tests.ops.launches import launches
 from tests.ops.scan_cases import TENSORS, case, in_dtype, run, scan_by
 
@@ -106,6 +110,17 @@ def poisoned():
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="needs no interpreter")
+def test_interpreted_faster_it_has_the_same_bits(monkeypatch):
+    """With resets, in both directions of time."""
+    small = case(length=5, batch=1, d_inner=2, d_state=2)
+    arguments = in_dtype(small, torch.float32)
+    found = run(scan_by("fused"), arguments)
+    monkeypatch.setattr(ScanOps, "generic_scan", element_by_element)
+    expected = run(scan_by("fused"), arguments)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("name", CASES)
