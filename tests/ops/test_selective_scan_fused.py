@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 from mambaviz.ops.selective_scan import (
     selective_scan,
@@ -429,7 +429,7 @@ FLAGS = dict(
     N=16, NP=16, WHOLE=True, SOFTPLUS=True, HAS_Z=True, HAS_RESET=False,
     B_FIXED=False, C_FIXED=False, PAIRS=True, FIRST=True, LAST=True,
     FROM="zero", KEEP=False, GRAIN=4, DENSE=True, ENDS=False, WRITE_Y=True,
-    GIVEN=False, AHEAD=True, TILES=2,
+    GIVEN=False, AHEAD=True, TILES=2, TOGETHER=1, OVERLAP=True,
 )
 SEQUENCES = {"x", "delta", "z", "y", "grad_y", "dx", "ddelta", "dz"}
 UNITS = {"A_n", "B_n", "C_n", "initial_n", "later_n"}
@@ -439,7 +439,7 @@ found = []
 for name, flags, dtypes in json.loads(sys.argv[1]):
     kernel = getattr(kernels, name)
     tile, stages = TILES[name]
-    flags = FLAGS | flags | {"T": tile, "STAGES": stages}
+    flags = FLAGS | {"T": tile, "STAGES": stages} | flags
     constants, signature, hints = {}, {}, {}
     for i, argument in enumerate(kernel.arg_names):
         bare = argument.removesuffix("_ptr")
@@ -479,6 +479,7 @@ for name, flags, dtypes in json.loads(sys.argv[1]):
         "registers": int(re.search(r"REG:(\\d+)", usage)[1]),
         "shuffles": len(re.findall(r" SHFL", code)),
         "atomics": len(re.findall(r" (?:RED|ATOM)[G.]", code)),
+        "waits": len(re.findall(r" BSSY", code)),
         "instructions": len(re.findall(r"/\\*[0-9a-f]{4,5}\\*/ +\\S", code)),
     })
 print(json.dumps(found))
@@ -525,14 +526,43 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
     assert backward["stack"] < 64
 
 
+@pytest.mark.parametrize(("d_state", "tile"), [(1, 16), (3, 8), (8, 8)])
+def test_few_states_keep_all_threads_busy(d_state, tile):
+    """None waits while others copy a short row, and none passes numbers on.
+
+    Where the threads of a warp part, BSSY says where they meet again.
+    """
+    padded = triton.next_power_of_2(d_state)
+    cut = fused.Cut(1, 64, 32, d_state, 1)
+    assert cut.padded == [padded]
+    few = {"N": d_state, "NP": padded}
+    forwards = few | {"T": tile}
+    ends = forwards | {"ENDS": True, "WRITE_Y": False}
+    together = {"T": 4, "TILES": 1, "TOGETHER": min(4, 16 // padded)}
+    found = compiled_for_an_h100(
+        ("forward", forwards, {}),
+        ("forward", ends, {}),
+        ("chunk_adjoints", forwards, {}),
+        ("backward", few | together, {}),
+    )
+    *walks, backward = found
+    assert all(kernel["waits"] == 0 for kernel in walks)
+    # Of one state a group of steps has fewer numbers than there are threads.
+    assert backward["waits"] == 0 or d_state == 1
+    for kernel in found:
+        assert kernel["shuffles"] == kernel["stack"] == 0
+
+
 @pytest.mark.parametrize("pair", [("bf16", "fp32"), ("fp16", "bf16")])
 def test_sequences_of_several_dtypes_are_compiled(pair):
     """The compiler, unlike the interpreter, holds a name to its type."""
     like_x, others = ("x", "y", "grad_y", "dx"), ("delta", "z", "ddelta", "dz")
     dtypes = dict.fromkeys(like_x, pair[0]) | dict.fromkeys(others, pair[1])
-    small = {"N": 2, "NP": 2, "HAS_RESET": True}
+    small = {"N": 3, "NP": 4, "HAS_RESET": True}
+    together = {"T": 4, "TILES": 1, "TOGETHER": 4}
     found = compiled_for_an_h100(
-        *((name, small, dtypes) for name in ("forward", "backward")),
+        ("forward", small, dtypes),
+        ("backward", small | together, dtypes),
         ("chunk_adjoints", small, dtypes),
     )
     assert all(kernel["shuffles"] == 0 for kernel in found)
@@ -618,14 +648,14 @@ def test_groups_beyond_31_bits(pairs_from, monkeypatch, tmp_path):
     assert all(torch.equal(ours[name], expected[name]) for name in ours)
 
 
-@pytest.mark.parametrize("schedulers", [1, 64])
+@pytest.mark.parametrize("schedulers", [1, 256])
 def test_kernels_start_on_the_device_of_the_tensors(schedulers, monkeypatch):
     """Not on the current one; with room for chunks of time and without."""
     monkeypatch.setattr(fused, "_schedulers", lambda device: schedulers)
     started = launches(fused, monkeypatch)
-    x = torch.empty(1, 256, 96, device="meta")
+    x = torch.empty(16, 256, 96, device="meta")
     A = torch.empty(96, 2, device="meta")
-    B, C = (torch.empty(1, 256, g, 2, device="meta") for g in (3, 1))
+    B, C = (torch.empty(16, 256, g, 2, device="meta") for g in (3, 1))
     tensors = x, x, A, B, C, None, x, None, None, None, True
     y, last, kept = fused.forward(*tensors, True)
     fused.backward(y, last, kept, *tensors)

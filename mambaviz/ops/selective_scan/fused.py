@@ -31,13 +31,14 @@ MAX_STATES = 256
 # Steps that are written out one after the other, forwards: the exponentials
 # of one hide the latency of another.
 TILE = 8
-# A checkpoint every SPACING steps, backwards in tiles of BACK_TILE steps: as
-# few as that, since no state of a tile may spill from the registers.
+# A checkpoint every SPACING steps, backwards in tiles of that many steps; of
+# BACK_TILE with STATES states, since none of a tile may spill from registers.
 SPACING = 4
 BACK_TILE = 2
-# Tiles that are on their way while another is computed: with 4, a forward
-# pass measured 0.270 ms on an H100, with 3 it measured 0.336 ms.
+# Tiles that are on their way while another is computed. With fewer than
+# STATES states more programs find room side by side, and each needs fewer.
 STAGES = 4
+STAGES_OF_FEW = 3
 BACK_STAGES = 3
 KEPT_BYTES = 2**30
 # The blocks' partial sums of dB and dC, before they are added up.
@@ -45,14 +46,16 @@ PARTIAL_BYTES = 2**29
 # From so many elements of x on it pays to write B and C as pairs first; below,
 # one launch less counts for more.
 PAIRS_FROM = 2**23
-# Chunks of time: WARPS programs for each scheduler of the GPU, which measured
-# fastest where chunks stay long; FEWER_WARPS where they would be shorter than
-# GOOD_CHUNK steps; and none shorter than MIN_CHUNK. Forwards there are none
-# from ENOUGH_WARPS a scheduler on.
+# Chunks of time: WARPS programs for each scheduler of the GPU, as many as find
+# room in its registers, and WARPS_OF_FEW with fewer than STATES states;
+# FEWER_WARPS where chunks would be shorter than GOOD_CHUNK steps; and none
+# shorter than MIN_CHUNK. Forwards there are none from ENOUGH_WARPS a scheduler
+# on.
 WARPS = 4
+WARPS_OF_FEW = 8
 FEWER_WARPS = 2
 GOOD_CHUNK = 64
-MIN_CHUNK = 32
+MIN_CHUNK = 16
 ENOUGH_WARPS = 0.7
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -111,9 +114,10 @@ class Cut(NamedTuple):
         return -(-self.d_state // STATES)
 
     @property
-    def padded(self) -> int:
-        """States of a part, rounded up to a power of two."""
-        return triton.next_power_of_2(min(self.d_state, STATES))
+    def padded(self) -> list[int]:
+        """States of each part, rounded up to a power of two."""
+        left = range(self.d_state, 0, -STATES)
+        return [triton.next_power_of_2(min(n, STATES)) for n in left]
 
     def part(self, tensor: Tensor | None, part: int) -> Tensor | None:
         """The part's states, of the last axis."""
@@ -123,17 +127,23 @@ class Cut(NamedTuple):
 
     def spacing(self) -> int:
         """Steps from one kept state to the next."""
-        states = self.batch * self.blocks * LANES * self.padded * self.parts
+        states = self.batch * self.blocks * LANES * sum(self.padded)
         spacing = SPACING
         while 4 * states * -(-self.length // spacing) > KEPT_BYTES:
             spacing *= 2
         return spacing
 
     def kept_shape(self) -> tuple[int, ...]:
-        """(parts, batch, kept states, blocks, padded states, LANES)."""
+        """(padded states, batch, kept of each, blocks, LANES)."""
         n_kept = -(-self.length // self.spacing())
-        state = self.padded, LANES
-        return self.parts, self.batch, n_kept, self.blocks, *state
+        return sum(self.padded), self.batch, n_kept, self.blocks, LANES
+
+    def kept_part(self, kept: Tensor, part: int) -> Tensor:
+        """What is kept of a part: (batch, kept, blocks, states, LANES)."""
+        _, batch, n_kept, blocks, lanes = kept.shape
+        first, states = sum(self.padded[:part]), self.padded[part]
+        rows = kept[first : first + states]
+        return rows.view(batch, n_kept, blocks, states, lanes)
 
     def room(self, n: int, rows: int, like: Tensor) -> Tensor:
         """Rows of LANES numbers, n times for every block."""
@@ -150,7 +160,7 @@ class Cut(NamedTuple):
 def checkpoint_shape(
     batch: int, length: int, d_inner: int, d_state: int, groups: int = 1
 ) -> tuple[int, ...]:
-    """(parts, batch, kept states, blocks, padded states, LANES)."""
+    """(padded states, batch, kept of each, blocks, LANES)."""
     return Cut(batch, length, d_inner, d_state, groups).kept_shape()
 
 
@@ -161,24 +171,50 @@ class Plan(NamedTuple):
     steps: int
 
     @classmethod
-    def forwards(cls, cut: Cut, device: torch.device) -> "Plan":
+    def forwards(
+        cls, cut: Cut, device: torch.device, padded: int = STATES
+    ) -> "Plan":
         """One chunk if that is enough programs; chunks cost a second pass."""
         if cut.batch * cut.blocks >= ENOUGH_WARPS * _schedulers(device):
             return cls(1, cut.length)
-        return cls.backwards(cut, device)
+        return cls.backwards(cut, device, padded)
 
     @classmethod
-    def backwards(cls, cut: Cut, device: torch.device) -> "Plan":
+    def backwards(
+        cls, cut: Cut, device: torch.device, padded: int = STATES
+    ) -> "Plan":
         """WARPS programs a scheduler, or fewer, if chunks would be short."""
+        warps = WARPS if padded == STATES else WARPS_OF_FEW
+        tile = _tile(padded)
         a_warp_each = _schedulers(device) / (cut.batch * cut.blocks)
         n_chunks = min(
-            round(WARPS * a_warp_each),
+            round(warps * a_warp_each),
             max(round(FEWER_WARPS * a_warp_each), cut.length // GOOD_CHUNK),
             cut.length // MIN_CHUNK,
         )
         steps = -(-cut.length // max(1, n_chunks))
-        steps = -(-steps // TILE) * TILE
+        steps = -(-steps // tile) * tile
         return cls(-(-cut.length // steps), steps)
+
+
+def _tile(padded: int) -> int:
+    """Steps of a tile: of pairs it has a number for each thread."""
+    return max(TILE, LANES // (2 * padded))
+
+
+def _stages(padded: int) -> int:
+    """Tiles on their way, forwards and in the adjoint's first pass."""
+    return STAGES if padded == STATES else STAGES_OF_FEW
+
+
+def _registers(padded: int) -> dict[str, int]:
+    """Few states leave room for four programs a scheduler, also backwards."""
+    return {"maxnreg": 128} if padded <= 4 else {}
+
+
+def _alone(cut: Cut, device: torch.device) -> bool:
+    """Whether a scheduler has hardly more than one program to turn to."""
+    return cut.batch * cut.blocks < 2 * ENOUGH_WARPS * _schedulers(device)
 
 
 @functools.cache
@@ -186,6 +222,30 @@ def _schedulers(device: torch.device) -> int:
     if device.type != "cuda":
         return 4
     return 4 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@functools.cache
+def _overlap(device: torch.device) -> bool:
+    """Whether a kernel may start before the one before it has ended.
+
+    It then has its first numbers when what it waits for is there.
+    """
+    return (
+        device.type == "cuda"
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(device) >= (9, 0)
+    )
+
+
+def _after_ours(device: torch.device, ours: bool = True) -> dict[str, bool]:
+    """Options of a launch; ``ours``: right after a kernel of this file.
+
+    Before it waits, a kernel reads A, D and delta_bias alone, which none of
+    these kernels writes.
+    """
+    overlap = _overlap(device)
+    options = {"OVERLAP": overlap}
+    return options | {"launch_pdl": True} if overlap and ours else options
 
 
 class Inputs(NamedTuple):
@@ -230,24 +290,26 @@ class Inputs(NamedTuple):
             "C_FIXED": C.ndim == 2,
             "PAIRS": _as_pairs(cut, B, C),
         }
-        if flags["PAIRS"]:
-            B = _pairs(cut, B, C)
         zeros = None
         if D is None or bias is None:
             zeros = x.new_zeros(cut.d_inner)
-        return cls(
-            cut,
-            x,
-            delta,
-            A,
-            B,
-            C,
-            zeros if D is None else D.contiguous(),
-            x if z is None else contiguous_channels(z),
-            zeros if bias is None else bias.contiguous(),
-            x if reset is None else reset.contiguous().view(torch.uint8),
-            flags,
-        )
+        D = zeros if D is None else D.contiguous()
+        z = x if z is None else contiguous_channels(z)
+        bias = zeros if bias is None else bias.contiguous()
+        reset = x if reset is None else reset.contiguous().view(torch.uint8)
+        if flags["PAIRS"]:  # Last: the scan may start before these are there.
+            B = _pairs(cut, B, C)
+        return cls(cut, x, delta, A, B, C, D, z, bias, reset, flags)
+
+    @property
+    def padded(self) -> int:
+        """States, rounded up to a power of two."""
+        return triton.next_power_of_2(self.A.shape[1])
+
+    @property
+    def tile(self) -> int:
+        """Steps of a tile."""
+        return _tile(self.padded)
 
     def between(self, begin: int, end: int) -> "Inputs":
         """A stretch of time."""
@@ -270,8 +332,8 @@ class Inputs(NamedTuple):
             "blocks": cut.blocks,
             "n_chunks": plan.n_chunks,
             "N": self.A.shape[1],
-            "NP": cut.padded,
-            "WHOLE": cut.width % LANES == 0 and cut.length % TILE == 0,
+            "NP": self.padded,
+            "WHOLE": cut.width % LANES == 0 and cut.length % self.tile == 0,
             **_strides(self.A, A=("d", "n")),
             "A_ptr": self.A,
         }
@@ -342,7 +404,7 @@ def forward(
                 y=y,
                 sums=sums,
                 last=last_states[-1],
-                kept=kept[part] if keep else None,
+                kept=cut.kept_part(kept, part) if keep else None,
                 spacing=cut.spacing(),
                 first=part == 0,
                 final=part == cut.parts - 1,
@@ -352,15 +414,18 @@ def forward(
 
 def _forward(inputs: Inputs, initial: Tensor | None, **outputs) -> None:
     """One part of the states: one launch, or three if time is in chunks."""
-    plan = Plan.forwards(inputs.cut, inputs.x.device)
+    plan = Plan.forwards(inputs.cut, inputs.x.device, inputs.padded)
+    paired = inputs.flags["PAIRS"]
     if plan.n_chunks == 1:
-        _walk(inputs, plan, initial, states=None, **outputs)
+        _walk(inputs, plan, initial, None, follows=paired, **outputs)
         return
-    ends = inputs.cut.room(plan.n_chunks, inputs.cut.padded, inputs.x)
+    ends = inputs.cut.room(plan.n_chunks, inputs.padded, inputs.x)
     totals = inputs.cut.room(plan.n_chunks, 1, inputs.x)
-    _walk(inputs, plan, None, states=None, ends=ends, totals=totals)
+    _walk(
+        inputs, plan, None, None, ends=ends, totals=totals, follows=paired
+    )
     states = _join(inputs, plan, ends, totals, initial, reverse=False)
-    _walk(inputs, plan, None, states=states, **outputs)
+    _walk(inputs, plan, None, states, follows=True, **outputs)
 
 
 def _walk(
@@ -378,8 +443,12 @@ def _walk(
     spacing: int = SPACING,
     first: bool = True,
     final: bool = True,
+    follows: bool = False,
 ) -> None:
-    """Launch ``kernels.forward`` for what is given to be written."""
+    """Launch ``kernels.forward`` for what is given to be written.
+
+    ``follows``: right after a kernel of ours.
+    """
     cut = inputs.cut
     source = "zero" if initial is None else "given"
     unused = inputs.x
@@ -401,16 +470,18 @@ def _walk(
         steps=plan.steps,
         n_kept=0 if kept is None else kept.shape[1],
         spacing=spacing,
-        T=TILE,
+        T=inputs.tile,
         GRAIN=SPACING,
         DENSE=spacing == SPACING,
-        STAGES=STAGES,
+        STAGES=_stages(inputs.padded),
+        AHEAD=plan.n_chunks == 1 and _alone(cut, inputs.x.device),
         FROM=source if states is None else "states",
         KEEP=kept is not None,
         ENDS=ends is not None,
         WRITE_Y=y is not None,
         FIRST=first,
         LAST=final,
+        **_after_ours(inputs.x.device, follows),
         num_warps=1,
     )
 
@@ -427,16 +498,17 @@ def _join(
     """The state at the start of each chunk; in reverse, r at its end."""
     cut = inputs.cut
     states = torch.empty_like(ends)
-    kernels.join_chunks[(cut.batch * cut.blocks * cut.padded,)](
+    kernels.join_chunks[(cut.batch * cut.blocks * inputs.padded,)](
         **inputs.sizes(plan),
         **_state_strides("initial", initial),
         ends_ptr=ends,
         totals_ptr=totals,
         initial_ptr=_or(initial, ends),
         states_ptr=states,
-        U=16,
+        U=32,
         GIVEN=initial is not None,
         REVERSE=reverse,
+        **_after_ours(inputs.x.device),
         num_warps=1,
     )
     return states
@@ -483,10 +555,11 @@ def backward(
             )  # fmt: skip
             later = cut.part(grad_last_state, part)
             total = None
+            kept_part = cut.kept_part(kept, part)
             for begin in reversed(range(0, cut.length, length)):
                 end = min(begin + length, cut.length)
                 stretch = Stretch(part, begin, end)
-                some = kept[part][:, begin // spacing : -(-end // spacing)]
+                some = kept_part[:, begin // spacing : -(-end // spacing)]
                 later, over_time = _backward(
                     inputs.between(begin, end),
                     grad_y[:, begin:end],
@@ -557,7 +630,7 @@ def _backward(
         delta_bias, and of B and C where they are fixed.
     """
     cut, flags = inputs.cut, inputs.flags
-    plan = Plan.backwards(cut, inputs.x.device)
+    plan = Plan.backwards(cut, inputs.x.device, inputs.padded)
     if spacing > SPACING:
         kept = _recompute(inputs, kept, spacing)
     kept = kept.contiguous()  # of a stretch
@@ -565,17 +638,18 @@ def _backward(
     if given is None:
         later = _later(inputs, plan, grad_y, later)
     n, n_chunks = inputs.A.shape[1], plan.n_chunks
-    over_time = cut.room(n_chunks, cut.padded + 2, inputs.x)
+    over_time = cut.room(n_chunks, inputs.padded + 2, inputs.x)
     fixed_B, fixed_C = (
-        cut.room(n_chunks if flags[flag] else 0, cut.padded, inputs.x)
+        cut.room(n_chunks if flags[flag] else 0, inputs.padded, inputs.x)
         for flag in ("B_FIXED", "C_FIXED")
     )
     rows = cut.batch * cut.length
     if flags["B_FIXED"] and flags["C_FIXED"]:
         rows = 0
-    partial = over_time.new_empty(cut.blocks, rows, 2 * cut.padded)
+    partial = over_time.new_empty(cut.blocks, rows, 2 * inputs.padded)
     before = over_time.new_empty(cut.batch, cut.d_inner, n)
     begin = stretch.begin
+    tile = SPACING if inputs.padded < STATES else BACK_TILE
     kernels.backward[(cut.batch * n_chunks * cut.blocks,)](
         **inputs.sequences("x", "delta", "z"),
         **inputs.sizes(plan),
@@ -599,13 +673,16 @@ def _backward(
         rows=grads.x.shape[1],
         steps=plan.steps,
         n_kept=kept.shape[1],
-        T=BACK_TILE,
-        TILES=SPACING // BACK_TILE,
+        T=tile,
+        TILES=SPACING // tile,
+        TOGETHER=min(tile, STATES // inputs.padded),
         STAGES=BACK_STAGES,
         AHEAD=inputs.x.dtype != torch.float32,
         GIVEN=given is not None,
         FIRST=stretch.part == 0,
         LAST=stretch.part == cut.parts - 1,
+        **_after_ours(inputs.x.device, given is None or flags["PAIRS"]),
+        **_registers(inputs.padded),
         num_warps=1,
     )
     _sum_blocks(inputs, partial, grads, stretch)
@@ -653,10 +730,11 @@ def _sum_blocks(
         count,
         cut.length,
         N=inputs.A.shape[1],
-        NP=cut.padded,
+        NP=inputs.padded,
         ROWS=rows,
         B_FIXED=flags["B_FIXED"],
         C_FIXED=flags["C_FIXED"],
+        **_after_ours(inputs.x.device),
         num_warps=4,
     )
     for name, grad in targets.items():
@@ -670,7 +748,7 @@ def _later(
 ) -> Tensor:
     """r at the end of each chunk."""
     cut = inputs.cut
-    begins = cut.room(plan.n_chunks, cut.padded, inputs.x)
+    begins = cut.room(plan.n_chunks, inputs.padded, inputs.x)
     totals = cut.room(plan.n_chunks, 1, inputs.x)
     arguments = inputs.sequences("delta", "z")
     del arguments["B_FIXED"]
@@ -684,8 +762,9 @@ def _later(
         totals_ptr=totals,
         rows=inputs.reset.stride(0),
         steps=plan.steps,
-        T=TILE,
-        STAGES=STAGES,
+        T=inputs.tile,
+        STAGES=_stages(inputs.padded),
+        **_after_ours(inputs.x.device, inputs.flags["PAIRS"]),
         num_warps=1,
     )
     return _join(inputs, plan, begins, totals, later, reverse=True)
@@ -694,7 +773,7 @@ def _later(
 def _recompute(inputs: Inputs, kept: Tensor, spacing: int) -> Tensor:
     """All states that the backward pass needs, from those that were kept."""
     cut = inputs.cut
-    states = cut.room(-(-cut.length // SPACING), cut.padded, inputs.x)
+    states = cut.room(-(-cut.length // SPACING), inputs.padded, inputs.x)
     plan = Plan(kept.shape[1], spacing)
     _walk(inputs, plan, None, states=kept.contiguous(), kept=states)
     return states
@@ -711,9 +790,10 @@ def _spacing_of(n_kept: int, length: int) -> int:
 def _stretch(cut: Cut, spacing: int) -> int:
     """Steps of time that the backward pass works on at once."""
     blocks = cut.batch * cut.blocks
-    steps = PARTIAL_BYTES // (blocks * 2 * cut.padded * 4)
+    states = max(cut.padded)
+    steps = PARTIAL_BYTES // (blocks * 2 * states * 4)
     if spacing > SPACING:
-        per_step = blocks * LANES * cut.padded * 4 // SPACING
+        per_step = blocks * LANES * states * 4 // SPACING
         steps = min(steps, KEPT_BYTES // per_step)
     return max(1, steps // spacing) * spacing
 
@@ -734,17 +814,20 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 def _as_pairs(cut: Cut, B: Tensor, C: Tensor) -> bool:
     """Whether B and C are written as pairs first.
 
-    For short inputs one launch less counts for more.
+    For short inputs one launch less counts for more; but rows of few states
+    would be copied by some of the threads while the others wait.
     """
     if B.ndim == 2 or C.ndim == 2:
         return False
     same = B.shape[2] == C.shape[2] == cut.groups
-    return not same or cut.batch * cut.length * cut.d_inner >= PAIRS_FROM
+    large = cut.batch * cut.length * cut.d_inner >= PAIRS_FROM
+    return large or not same or B.shape[3] <= STATES // 2
 
 
 def _pairs(cut: Cut, B: Tensor, C: Tensor) -> Tensor:
     """B and C of a step as a row of pairs, in float32 and padded with 0."""
-    shape = cut.batch, cut.length, cut.groups, 2 * cut.padded
+    padded = triton.next_power_of_2(B.shape[3])
+    shape = cut.batch, cut.length, cut.groups, 2 * padded
     pairs = B.new_empty(shape, dtype=torch.float32)
     rows = 32
     count = cut.batch * cut.length
@@ -759,7 +842,7 @@ def _pairs(cut: Cut, B: Tensor, C: Tensor) -> Tensor:
         count,
         cut.length,
         N=B.shape[3],
-        NP=cut.padded,
+        NP=padded,
         ROWS=rows,
         num_warps=4,
     )

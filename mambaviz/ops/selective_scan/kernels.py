@@ -44,9 +44,14 @@ h is recomputed, T steps at a time, from the checkpoints of the forward pass.
 **Sums over channels** are the only ones that leave a thread. They are written
 as the product of a row of ones with the 32 channels' terms, in full float32:
 the compiler turns it over through shared memory and gives each thread one
-column to add up. A block writes its own partial sum, and ``fused.py`` adds
-the blocks in a fixed order. There is no atomic addition: every run gives the
-same bits.
+column to add up. Of fewer than 16 states the terms of several steps make up
+the 32 columns. A block writes its own partial sum, and ``fused.py`` adds the
+blocks in a fixed order. There is no atomic addition: every run gives the same
+bits.
+
+**One kernel after the other.** Where one writes what the next reads, the next
+may start (``launch_pdl``) before all is written, load what does not depend on
+it, and wait then. It saves some two microseconds at each step of a chain.
 
 **Resets** select and never multiply by zero, since 0 times NaN is NaN: what
 is no number in one packed sequence stays out of the others.
@@ -61,6 +66,7 @@ import triton.language as tl
 
 LANES = tl.constexpr(32)  # channels of a program, one for each thread
 LOG2E = tl.constexpr(1.4426950408889634)
+LOG2E_LOW = tl.constexpr(1.9259629911266175e-08)  # past float32's digits
 LN2 = tl.constexpr(0.6931471805599453)
 
 # Numbers that no kernel is compiled for anew.
@@ -80,48 +86,54 @@ RUNTIME = [
 def exp_of_minus_abs(v):
     """exp(-|v|) to the last bits: exp2(v log2 e) would lose some to log2 e.
 
-    exp(-|v|) = exp(r) 2^k, with r = -|v| - k log 2 at most half of log 2. Of
-    the two parts of log 2 the first has so few digits that k times it is
-    exact. 1.5 * 2^23 + w has no digits after the point: its last bits are k.
+    ``lost`` is what the rounded product t misses of -|v| log2 e, in units of
+    e: with one rounding, a fused multiply-add gives v log2 e - t exactly.
     """
     v = -tl.minimum(tl.abs(v), 80.0)
-    shifted = v * LOG2E + 12582912.0
-    k = shifted - 12582912.0
-    r = (v - k * 0.693359375) + k * 2.12194440e-4
-    power = (shifted.to(tl.int32, bitcast=True) << 23) + 0x3F800000
-    return tl.exp2(r * LOG2E) * power.to(tl.float32, bitcast=True)
+    t = v * LOG2E
+    lost = tl.fma(v, LOG2E, -t) + v * LOG2E_LOW
+    power = tl.exp2(t)
+    return power + power * (lost * LN2)
 
 
 @triton.jit
 def softplus(v):
     """max(v, 0) + log(1 + e), e = exp(-|v|), to the last bits of float32.
 
-    log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3: a short odd series.
+    log(1 + e) is e + e^2 P(e), P by equal ripples on [0, 1].
     """
     e = exp_of_minus_abs(v)
-    s = e / (2.0 + e)
-    q = s * s
-    p = 1.0 / 11.0 + q * (1.0 / 13.0)
-    p = 1.0 / 9.0 + q * p
-    p = 1.0 / 7.0 + q * p
-    p = 1.0 / 5.0 + q * p
-    p = 1.0 / 3.0 + q * p
+    p = 0.02020457200706005 + e * -0.003318469738587737
+    p = -0.0576644204556942 + e * p
+    p = 0.10680553317070007 + e * p
+    p = -0.15355394780635834 + e * p
+    p = 0.19695399701595306 + e * p
+    p = -0.24958586692810059 + e * p
+    p = 0.33330512046813965 + e * p
+    p = -0.4999993145465851 + e * p
     above = tl.maximum(v, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    return above + 2.0 * (s + s * (q * p))
+    return above + (e + e * (e * p))
+
+
+@triton.jit
+def inverse(d):
+    """1 / d for finite d >= 1: a division would care for any d."""
+    r = tl.rsqrt(d)
+    r = r * r
+    return r + r * (1.0 - d * r)
 
 
 @triton.jit
 def softplus_slope(v):
     """1 / (1 + exp(-v)), with the exponential that softplus has."""
     e = exp_of_minus_abs(v)
-    return tl.where(v >= 0.0, 1.0, e) / (1.0 + e)
+    return tl.where(v >= 0.0, 1.0, e) * inverse(1.0 + e)
 
 
 @triton.jit
 def sigmoid(v):
     """1 / (1 + exp(-v)), for the gate, where |v| is small."""
-    e = tl.exp2(-tl.abs(v) * LOG2E)
-    return tl.where(v >= 0.0, 1.0, e) / (1.0 + e)
+    return inverse(1.0 + tl.exp2(tl.minimum(v * -LOG2E, 115.0)))
 
 
 @triton.jit
@@ -214,6 +226,36 @@ def step_size(raw, bias, live, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
+def step_sizes(
+    p, stride, d, time, length, bias, WHOLE: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+):  # fmt: skip
+    """delta of the steps ``time`` of a tile (T, LANES)."""
+    live = (time < length)[:, None] | WHOLE
+    time = tl.minimum(time, length - 1).to(tl.int64)
+    raw = tl.load(p + time[:, None] * stride + d[None, :])
+    return step_size(raw, bias, live, SOFTPLUS)
+
+
+@triton.jit
+def let_next_start(OVERLAP: tl.constexpr):
+    """The next kernel may start: it waits itself for what this one writes.
+
+    Not said before a kernel that needs the whole GPU: its programs would
+    crowd where room is first, and others would have none to do.
+    """
+    if OVERLAP:
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def await_previous(OVERLAP: tl.constexpr):
+    """Go on when all that the kernel before has written can be read."""
+    if OVERLAP:
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
 def whereabouts(blocks, n_chunks):
     """This program's block, chunk and sequence, and its own number."""
     here = tl.program_id(0)
@@ -289,6 +331,21 @@ def tile_pairs(p, time, stride_l, NP: tl.constexpr, T: tl.constexpr):
     return B[:, :, None], C[:, :, None]
 
 
+@triton.jit
+def tile_half(
+    p, which: tl.constexpr, time, stride_l, NP: tl.constexpr, T: tl.constexpr
+):  # fmt: skip
+    """B (0) or C (1) alone from rows of pairs; whole rows if they are short.
+
+    A tile has a number for each thread, or some threads wait for others.
+    """
+    if T * NP < LANES:
+        return tile_pairs(p, time, stride_l, NP, T)[which]
+    else:
+        p = p + time[:, None] * stride_l + tl.arange(0, NP)[None, :] * 2
+        return tl.load(p + which)[:, :, None]
+
+
 @triton.jit(do_not_specialize=RUNTIME)
 def forward(
     x_ptr, delta_ptr, z_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr, reset_ptr,
@@ -303,14 +360,18 @@ def forward(
     B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, PAIRS: tl.constexpr,
     FROM: tl.constexpr, KEEP: tl.constexpr, GRAIN: tl.constexpr,
     DENSE: tl.constexpr, ENDS: tl.constexpr, WRITE_Y: tl.constexpr,
-    FIRST: tl.constexpr, LAST: tl.constexpr,
+    FIRST: tl.constexpr, LAST: tl.constexpr, OVERLAP: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
     """A chunk of time: y, or (ENDS) its last state and its sum of delta.
 
-    FROM "zero", "given" (``initial_state``) or "states" (one a chunk).
+    FROM "zero", "given" (``initial_state``) or "states" (one a chunk). AHEAD,
+    for a warp that has a scheduler to itself: delta of the next tile comes
+    out while the exponentials of this one keep their unit busy.
     """
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
     if ENDS:  # noqa: SIM102, since this one is decided by the compiler
+        let_next_start(OVERLAP)
         if chunk == n_chunks - 1:
             return  # No chunk comes after it.
     t = tl.arange(0, T)
@@ -321,6 +382,7 @@ def forward(
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
+    await_previous(OVERLAP)
     B_fixed = A2
     C_fixed = A2
     if B_FIXED:
@@ -348,6 +410,10 @@ def forward(
     reset_ptr += sequence * rows
     kept_ptr += (sequence * n_kept * blocks + block) * (NP * LANES)
     start = chunk * steps
+    if AHEAD:
+        next_dt = step_sizes(
+            delta_ptr, delta_l, d, start + t, length, bias, WHOLE, SOFTPLUS
+        )
     for t0 in tl.range(0, tl.minimum(steps, length - start), T,
                        num_stages=STAGES):  # fmt: skip
         now = start + t0 + t
@@ -357,9 +423,18 @@ def forward(
             time = tl.minimum(now, length - 1).to(tl.int64)
         p = x_ptr + time[:, None] * x_l + d[None, :]
         x = tl.load(p).to(tl.float32)
-        p = delta_ptr + time[:, None] * delta_l + d[None, :]
-        dt = step_size(tl.load(p), bias, live, SOFTPLUS)
-        if PAIRS:
+        if AHEAD:
+            dt = next_dt
+            next_dt = step_sizes(
+                delta_ptr, delta_l, d, now + T, length, bias, WHOLE, SOFTPLUS
+            )
+        else:
+            dt = step_sizes(
+                delta_ptr, delta_l, d, now, length, bias, WHOLE, SOFTPLUS
+            )
+        if PAIRS and ENDS:
+            B = tile_half(B_ptr, 0, time, B_l, NP, T)
+        elif PAIRS:
             B, C = tile_pairs(B_ptr, time, B_l, NP, T)
         else:
             B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
@@ -423,7 +498,7 @@ def join_chunks(
     A_d, A_n, initial_b, initial_d, initial_n,
     width, blocks_per_group, blocks, n_chunks,
     N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr, U: tl.constexpr,
-    GIVEN: tl.constexpr, REVERSE: tl.constexpr,
+    GIVEN: tl.constexpr, REVERSE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The state that each chunk starts from; in reverse, the r it ends with.
 
@@ -445,6 +520,7 @@ def join_chunks(
         if GIVEN:
             p = initial_ptr + sequence * initial_b
             h = tl.load(p + d * initial_d + n * initial_n).to(tl.float32)
+    await_previous(OVERLAP)
     for c0 in range(0, n_chunks, U):
         ends = ()
         totals = ()
@@ -477,9 +553,10 @@ def chunk_adjoints(
     N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr,
     STAGES: tl.constexpr, T: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_RESET: tl.constexpr,
-    C_FIXED: tl.constexpr, PAIRS: tl.constexpr,
+    C_FIXED: tl.constexpr, PAIRS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The r with which a chunk begins, if it ends with r = 0; sum of delta."""
+    let_next_start(OVERLAP)
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
     if chunk == 0:
         return  # No chunk comes before it.
@@ -490,6 +567,7 @@ def chunk_adjoints(
     last = (t == T - 1)[:, None, None]
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
+    await_previous(OVERLAP)
     C_fixed = A2
     if C_FIXED:
         C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP)
@@ -522,7 +600,7 @@ def chunk_adjoints(
             dy *= z * sigmoid(z)
         dy = tl.where(live, dy, 0.0)
         if PAIRS:
-            unused, C = tile_pairs(B_ptr, time, B_l, NP, T)
+            C = tile_half(B_ptr, 1, time, B_l, NP, T)
         else:
             C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
         a = tl.exp2(dt[:, None, :] * A2[None])
@@ -545,6 +623,31 @@ def chunk_adjoints(
     tl.store(totals_ptr + here * LANES + lane[None, :], total)
 
 
+@triton.jit
+def add_exactly(total, low, more):
+    """total + more, and what rounding took away, to be added next time."""
+    more -= low
+    after = total + more
+    return after, (after - total) - more
+
+
+@triton.jit
+def put(tile, here, slice):
+    """A tile with a slice where ``here``, in place of zeros."""
+    bits = slice.to(tl.int32, bitcast=True)
+    bits = tl.where(here[:, None, None], bits[None], 0)
+    return (tile.to(tl.int32, bitcast=True) + bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def sum_over_lanes(rows, COLUMNS: tl.constexpr):
+    """(COLUMNS,) from (LANES, ...), each thread's column added up by one."""
+    rows = tl.reshape(rows, (LANES, COLUMNS))
+    ones = tl.full((1, LANES), 1.0, tl.float32)
+    sums = tl.dot(ones, rows, input_precision="ieee")
+    return tl.reshape(sums, (COLUMNS,))
+
+
 @triton.jit(do_not_specialize=RUNTIME)
 def backward(
     x_ptr, delta_ptr, z_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr,
@@ -562,8 +665,13 @@ def backward(
     B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,
     PAIRS: tl.constexpr, GIVEN: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr, AHEAD: tl.constexpr,
+    TOGETHER: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """A chunk of time backwards, TILES tiles of T steps to a checkpoint."""
+    """A chunk of time backwards, TILES tiles of T steps to a checkpoint.
+
+    Of few states the terms of TOGETHER steps are added over channels at once.
+    """
+    let_next_start(OVERLAP)
     CK: tl.constexpr = T * TILES
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
     sequences = tl.num_programs(0) // (blocks * n_chunks)
@@ -572,6 +680,7 @@ def backward(
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)
     bias = tl.load(bias_ptr + d).to(tl.float32)
+    await_previous(OVERLAP)
     B_fixed = A2
     C_fixed = A2
     if B_FIXED:
@@ -589,6 +698,8 @@ def backward(
     dA = tl.zeros((NP, LANES), tl.float32)
     dD = tl.zeros((LANES,), tl.float32)
     dbias = tl.zeros((LANES,), tl.float32)
+    low_D = dD
+    low_bias = dbias
 
     start = (chunk * steps).to(tl.int64)
     end = tl.minimum(start + steps, length)
@@ -605,7 +716,14 @@ def backward(
     kept_ptr += (sequence * n_kept * blocks + block) * (NP * LANES)
     first_row = (block.to(tl.int64) * sequences + sequence) * length + start
     dBC_ptr += first_row * (2 * NP)
-    pairs = tl.arange(0, 2 * NP)
+    in_group = tl.arange(0, CK)
+    slot = tl.arange(0, 2 * TOGETHER)
+    no_terms = tl.zeros((2 * TOGETHER, NP, LANES), tl.float32)
+    COLUMNS: tl.constexpr = 2 * NP * TOGETHER
+    place = tl.arange(0, COLUMNS)  # of a sum over channels, in rows of pairs
+    if TOGETHER > 1:
+        of_C = place // NP % 2
+        place = place // (2 * NP) * (2 * NP) + place % NP * 2 + of_C
 
     count = (end - start).to(tl.int32)
     if AHEAD:
@@ -638,6 +756,13 @@ def backward(
             zs = load_steps(z_ptr + t * z_l, z_l, d, left, CK, WHOLE)
         k = ((chunk * steps + t0) // CK).to(tl.int64) * blocks * (NP * LANES)
         kept = load_states(kept_ptr + k, LANES, lane, NP, NP)
+        if PAIRS and TOGETHER > 1:
+            s = (t0 + clamp(in_group, left, WHOLE)).to(tl.int64)
+            group_B, group_C = tile_pairs(B_ptr, s, B_l, NP, CK)
+            group_B = tl.broadcast_to(group_B, (CK, NP, LANES))
+            group_C = tl.broadcast_to(group_C, (CK, NP, LANES))
+        group_D = tl.zeros((LANES,), tl.float32)
+        group_bias = tl.zeros((LANES,), tl.float32)
         for tile in tl.static_range(TILES - 1, -1, -1):
             h = kept
             for i in tl.static_range(tile * T):
@@ -668,10 +793,14 @@ def backward(
                 dt = step_size(deltas[tile * T + i], bias, live, SOFTPLUS)
                 a = tl.exp2(dt[None, :] * A2)
                 s = (t0 + j).to(tl.int64)
-                B, C = load_weights(
-                    B_ptr + s * B_l, C_ptr + s * C_l, B_n, C_n,
-                    B_fixed, C_fixed, N, NP, B_FIXED, C_FIXED, PAIRS,
-                )  # fmt: skip
+                if PAIRS and TOGETHER > 1:
+                    now = (in_group == tile * T + i)[:, None, None]
+                    B, C = pick(group_B, now, 0), pick(group_C, now, 0)
+                else:
+                    B, C = load_weights(
+                        B_ptr + s * B_l, C_ptr + s * C_l, B_n, C_n,
+                        B_fixed, C_fixed, N, NP, B_FIXED, C_FIXED, PAIRS,
+                    )  # fmt: skip
                 b = (dt * xs[tile * T + i].to(tl.float32))[None, :] * B
                 h = a * h + b
                 if HAS_RESET:
@@ -684,6 +813,7 @@ def backward(
                 Bs = Bs + (B,)
                 Cs = Cs + (C,)
                 dts = dts + (dt,)
+            terms = no_terms
             for i in tl.static_range(T - 1, -1, -1):
                 live = WHOLE | (tile * T + i < left)
                 x = tl.where(ok, xs[tile * T + i].to(tl.float32), 0.0)
@@ -715,13 +845,22 @@ def backward(
                 if C_FIXED:
                     dC += to_C
                 if not (B_FIXED and C_FIXED):
-                    terms = tl.permute(tl.join(to_B, to_C), (1, 0, 2))
-                    terms = tl.reshape(terms, (LANES, 2 * NP))
-                    ones = tl.full((1, LANES), 1.0, tl.float32)
-                    sums = tl.dot(ones, terms, input_precision="ieee")
-                    sums = tl.reshape(sums, (2 * NP,))
-                    to = dBC_ptr + (t0 + tile * T + i).to(tl.int64) * (2 * NP)
-                    tl.store(to + pairs, sums, (pairs >= 0) & live)
+                    if TOGETHER == 1:
+                        pairs = tl.permute(tl.join(to_B, to_C), (1, 0, 2))
+                        sums = sum_over_lanes(pairs, COLUMNS)
+                    else:
+                        at_B = i % TOGETHER * 2
+                        terms = put(terms, slot == at_B, to_B)
+                        terms = put(terms, slot == at_B + 1, to_C)
+                        if i % TOGETHER == 0:
+                            turned = tl.permute(terms, (2, 0, 1))
+                            sums = sum_over_lanes(turned, COLUMNS)
+                            terms = no_terms
+                    if i % TOGETHER == 0:
+                        step = tile * T + i
+                        to = dBC_ptr + (t0 + step).to(tl.int64) * (2 * NP)
+                        there = WHOLE | (step + place // (2 * NP) < left)
+                        tl.store(to + place, sums, there)
                 at = row + (t0 + tile * T + i).to(tl.int64) * d_inner + d
                 if not FIRST:
                     at_sum = sum_ptr + at
@@ -743,8 +882,8 @@ def backward(
                     ddelta = tl.where(live, ddelta, 0.0)
                     dx = dx.to(dx_ptr.dtype.element_ty)
                     tl.store(dx_ptr + at, dx, ok & live)
-                    dD += dy * x
-                    dbias += ddelta
+                    group_D += dy * x
+                    group_bias += ddelta
                     ddelta = ddelta.to(ddelta_ptr.dtype.element_ty)
                     tl.store(ddelta_ptr + at, ddelta, ok & live)
                 else:
@@ -753,6 +892,8 @@ def backward(
                     tl.store(at_sum, y, ok & live)
                     tl.store(at_sum + block_size, gB, ok & live)
                     tl.store(at_sum + 2 * block_size, wA, ok & live)
+        dD, low_D = add_exactly(dD, low_D, group_D)
+        dbias, low_bias = add_exactly(dbias, low_bias, group_bias)
     everywhere = lane >= 0
     p = dA_ptr + here * ((NP + 2) * LANES)
     store_states(p, LANES, lane, everywhere, dA, NP, NP)
@@ -774,12 +915,13 @@ def sum_blocks(
     dBC_ptr, dB_ptr, dC_ptr, dB_b, dB_l, dB_g, dC_b, dC_l, dC_g,
     blocks_per_group, count, length,
     N: tl.constexpr, NP: tl.constexpr, ROWS: tl.constexpr,
-    B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,
+    B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The blocks' partial sums of dB and dC, added in the blocks' order.
 
     A row is one step of one sequence; there are ``count``.
     """
+    await_previous(OVERLAP)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     group = tl.program_id(1)
     column = tl.arange(0, 2 * NP)
