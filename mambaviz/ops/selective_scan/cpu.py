@@ -121,7 +121,7 @@ def forward(
     outputs = y.numpy(), state.numpy(), checkpoints.numpy()
 
     def scan(first: int, last: int) -> None:
-        desks = _desks(d_state, outputs[0].dtype)
+        desks = _desks(d_state, dtype)
         scan_blocks(first, last, *desks, blocks, inputs, outputs)
 
     _share(scan, batch * len(blocks), state.numel() * length)
@@ -173,7 +173,7 @@ def backward(
     outputs = grad_x, grad_delta, grad_z, parts_B, parts_C, grad_state, sums
 
     def walk(first: int, last: int) -> None:
-        desks = _desks(d_state, number)
+        desks = _desks(d_state, dtype)
         walk_blocks(first, last, *desks, blocks, pieces, inputs, kept, outputs)
 
     _share(walk, batch * len(pieces), states)
@@ -272,11 +272,18 @@ def _add_pieces(parts: np.ndarray, weights: Tensor) -> np.ndarray:
     return total.swapaxes(1, 2)
 
 
-def _desks(d_state: int, number: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """What a thread works on; small enough to stay in its caches."""
+def _desks(d_state: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """What a thread works on; small enough to stay in its caches.
+
+    By torch, which begins an array where a line of the cache begins: half of
+    all vectors would lie on two lines otherwise, and the loops take a tenth
+    longer.
+    """
+    rows = TILES_ROWS * TILE, CELLS_ROWS * d_state
+    desk = torch.empty(sum(rows), LANES, dtype=dtype).numpy()
     return (
-        np.empty((TILES_ROWS, TILE, LANES), number),
-        np.empty((CELLS_ROWS, d_state, LANES), number),
+        desk[: rows[0]].reshape(TILES_ROWS, TILE, LANES),
+        desk[rows[0] :].reshape(CELLS_ROWS, d_state, LANES),
     )
 
 
