@@ -150,24 +150,21 @@ def _check_weights(
 ) -> None:
     """B or C for each step: ``where`` is (batch, length) or (batch,)."""
     d_inner, d_state = A.shape
-    front, middle = weights.shape[: len(where)], weights.shape[len(where) : -1]
-    fits = (
-        front == where
-        and len(middle) <= 1
-        and weights.shape[-1] == d_state
-        and weights.ndim > len(where)
-    )
-    if not fits:
+    shape = _shape(weights)
+    if shape == (*where, d_state):
+        return
+    groups = shape[len(where) : -1]
+    if len(groups) != 1 or shape != (*where, *groups, d_state):
         front = ", ".join(map(str, where))
         raise ValueError(
             f"{name} must have shape ({front}, {d_state}), "
             f"({front}, groups, {d_state}) or, if fixed, "
-            f"({d_inner}, {d_state}); got {_shape(weights)}"
+            f"({d_inner}, {d_state}); got {shape}"
         )
-    if middle and (middle[0] == 0 or d_inner % middle[0] != 0):
+    if groups[0] == 0 or d_inner % groups[0] != 0:
         raise ValueError(
             f"the groups of {name} must divide d_inner = {d_inner}; "
-            f"got {middle[0]} in shape {_shape(weights)}"
+            f"got {groups[0]} in shape {shape}"
         )
 
 
@@ -182,20 +179,26 @@ def _check_dtypes(
     delta_bias: Tensor | None,
     state: Tensor | None,
 ) -> None:
-    real = {"x": x, "delta": delta, "D": D, "z": z, "delta_bias": delta_bias}
-    like_A = {"B": B, "C": C, "the state": state}
-    for name, tensor in real.items():
+    for name, tensor in (
+        ("x", x),
+        ("delta", delta),
+        ("D", D),
+        ("z", z),
+        ("delta_bias", delta_bias),
+    ):
         if tensor is not None and tensor.dtype not in REAL:
             raise ValueError(
                 f"{name} must be one of {_names(REAL)}; got {tensor.dtype}"
             )
-    for name, tensor in {"A": A, **like_A}.items():
-        if tensor is not None and tensor.dtype not in REAL + COMPLEX:
+    for name, tensor in (("A", A), ("B", B), ("C", C), ("the state", state)):
+        if tensor is None or tensor.dtype in REAL:
+            continue
+        if tensor.dtype not in COMPLEX:
             raise ValueError(
                 f"{name} must be one of {_names(REAL + COMPLEX)}; "
                 f"got {tensor.dtype}"
             )
-        if tensor is not None and tensor.is_complex() > A.is_complex():
+        if not A.is_complex():
             raise ValueError(
                 f"{name} may be complex only if A is; "
                 f"got {tensor.dtype} with A of {A.dtype}"
@@ -203,10 +206,11 @@ def _check_dtypes(
 
 
 def _check_devices(x: Tensor, **others: Tensor | None) -> None:
+    device = x.device
     for name, tensor in others.items():
-        if tensor is not None and tensor.device != x.device:
+        if tensor is not None and tensor.device != device:
             raise ValueError(
-                f"{name} must be on the device of x, {x.device}; "
+                f"{name} must be on the device of x, {device}; "
                 f"got {tensor.device}"
             )
 
