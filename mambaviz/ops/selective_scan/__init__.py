@@ -35,7 +35,7 @@ from mambaviz.ops.selective_scan.operator import (
     as_operator,
     constant_to_the_compiler,
     differentiable,
-    without_autocast,
+    never_autocast,
 )
 from mambaviz.ops.selective_scan.reference import (
     selective_scan_reference,
@@ -124,9 +124,7 @@ def selective_scan(
     B, C = (w.unsqueeze(2) if w.ndim == 3 else w for w in (B, C))
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
     rung = _choose(backend, tensors)
-    # Inside autocast, as outside: the inputs as they come.
-    with without_autocast(x):
-        y, last_state = rung.run(*tensors, delta_softplus)
+    y, last_state = rung.run(*tensors, delta_softplus)
     return (y, last_state) if return_last_state else y
 
 
@@ -177,20 +175,19 @@ def selective_scan_step(
             delta_bias,
             delta_softplus,
         )
-    with without_autocast(x):
-        y, h = selective_scan_reference(
-            x[:, None],
-            delta[:, None],
-            A,
-            _one_step(B, fixed_B),
-            _one_step(C, fixed_C),
-            D,
-            None if z is None else z[:, None],
-            delta_bias,
-            state,
-            None,
-            delta_softplus,
-        )
+    y, h = never_autocast(selective_scan_reference)(
+        x[:, None],
+        delta[:, None],
+        A,
+        _one_step(B, fixed_B),
+        _one_step(C, fixed_C),
+        D,
+        None if z is None else z[:, None],
+        delta_bias,
+        state,
+        None,
+        delta_softplus,
+    )
     return y[:, 0], h
 
 
@@ -237,6 +234,8 @@ def unavailable(backend: str) -> str | None:
         run = getattr(module, f"selective_scan_{backend}", None)
         if run is None:
             run = as_operator(backend, module)
+        else:
+            run = never_autocast(run)
     except (ImportError, OSError) as error:
         _missing[backend] = f"{name} cannot be imported ({error})"
         return _missing[backend]

@@ -6,7 +6,6 @@ become two operators, one for each direction, that autograd knows how to
 connect and that ``torch.compile`` calls without looking inside.
 """
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -23,6 +22,7 @@ ARGUMENTS = (
     "bool delta_softplus"
 )
 N_GRADIENTS = 9  # reset has none
+PLAIN = Tensor, torch.nn.Parameter
 FORWARD = f"({ARGUMENTS}, bool keep) -> (Tensor, Tensor, Tensor)"
 GRADIENTS = ", ".join(["Tensor"] * N_GRADIENTS)
 BACKWARD = (
@@ -67,9 +67,8 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
 
     def remember(ctx, inputs, output):
         *tensors, ctx.delta_softplus, ctx.kept = inputs
-        _, last_state, checkpoints = output
+        *_, checkpoints = output
         ctx.save_for_backward(*tensors, checkpoints)
-        ctx.state_dtype = last_state.dtype
         ctx.set_materialize_grads(False)
 
     def differentiate(ctx, grad_y, grad_last_state, _):
@@ -78,9 +77,8 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
         if grad_y is None:
             grad_y = torch.zeros_like(x)
         if grad_last_state is None:
-            grad_last_state = A.new_zeros(
-                (x.shape[0], *A.shape), dtype=ctx.state_dtype
-            )
+            # In the precision of states, which checkpoints are.
+            grad_last_state = checkpoints.new_zeros((x.shape[0], *A.shape))
         if not ctx.kept:
             *_, checkpoints = forward(*tensors, ctx.delta_softplus, True)
         gradients = backward(
@@ -101,7 +99,7 @@ def as_operator(name: str, rung: ModuleType) -> Callable[..., tuple]:
     backward = register_operator(
         f"{qualified}_backward",
         BACKWARD,
-        _dense_gradients(rung.backward),
+        rung.backward,
         fake_backward,
         lambda ctx, inputs, output: None,
         refuse,
@@ -139,10 +137,10 @@ def register_operator(
     would silently lose a tangent of forward mode, and ``torch.func`` refuses
     it; there an autograd.Function stands around the operator.
     """
-    kernel = _without_autocast(kernel)
+    kernel = never_autocast(kernel)
     # Not torch.library.custom_op, whose first call imports the compiler.
     torch.library.define(name, schema, tags=torch.Tag.pt2_compliant_tag)
-    torch.library.impl(name, "CompositeExplicitAutograd", kernel)
+    torch.library.impl(name, "CompositeExplicitAutograd", _dense(kernel))
     torch.library.register_fake(name, fake)
     torch.library.register_autograd(name, differentiate, setup_context=setup)
     namespace, _, short = name.partition("::")
@@ -192,15 +190,13 @@ def differentiable(arguments: Sequence) -> bool:
 
 def _watched(arguments: Sequence) -> bool:
     """Whether a transform, a mode, a tracer or a tensor's kind takes part."""
+    for t in arguments:
+        if isinstance(t, Tensor) and (type(t) not in PLAIN or t.is_meta):
+            return True
     return (
         torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
-        or not all(
-            type(t) in (Tensor, torch.nn.Parameter) and not t.is_meta
-            for t in arguments
-            if isinstance(t, Tensor)
-        )
     )
 
 
@@ -209,20 +205,18 @@ def _function(name: str, **methods: Callable) -> type[torch.autograd.Function]:
     return type(name, (torch.autograd.Function,), methods)
 
 
-def _without_autocast(function: Callable) -> Callable:
+def never_autocast(function: Callable) -> Callable:
+    """Inside autocast as outside: with the inputs as they come."""
+
     def plain(*arguments):
-        with without_autocast(arguments[0]):
-            return function(*arguments)
+        if torch._C._is_any_autocast_enabled():
+            device = arguments[0].device.type
+            if _has_autocast(device):
+                with torch.autocast(device, enabled=False):
+                    return function(*arguments)
+        return function(*arguments)
 
     return plain
-
-
-def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """Where the tensor's device has none, or none any more."""
-    device = tensor.device.type
-    if _has_autocast(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
 
 
 def constant_to_the_compiler(function: Callable) -> Callable:
@@ -240,17 +234,19 @@ def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-def _dense_gradients(function: Callable) -> Callable:
+def _dense(function: Callable) -> Callable:
     """What an operator returns: tensors only, an empty one for None.
 
     They are contiguous, as the fake ones are: compiled code counts on it.
     """
 
     def dense(*arguments):
-        grad_y = arguments[0]
+        found = function(*arguments)
+        if isinstance(found, Tensor):
+            return found.contiguous()
         return tuple(
-            grad_y.new_empty(0) if gradient is None else gradient.contiguous()
-            for gradient in function(*arguments)
+            arguments[0].new_empty(0) if t is None else t.contiguous()
+            for t in found
         )
 
     return dense
