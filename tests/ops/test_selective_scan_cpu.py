@@ -297,11 +297,6 @@ class TestMemory:
         """Not in its own arrays, nor in tensors; but a 32nd of them."""
         sizes = batch, length, d_inner, d_state = 1, 2048, 256, 16
         given = in_dtype(case(*sizes, B=kinds, C=kinds), torch.float32)
-        given = given | {
-            name: given[name][:, :, None]
-            for name in ("B", "C")
-            if kinds == "each"
-        }
         softplus, reset = given.pop("delta_softplus"), given.pop("reset")
         arguments = (*given.values(), reset, softplus)
         every_state = 4 * batch * length * d_inner * d_state

@@ -37,9 +37,6 @@ def floats(**kinds):
 def test_pytorch_accepts_it(kinds, backend, keep):
     """Schema, fake tensors, autograd and their symbolic shapes."""
     a = floats(length=9, **kinds)
-    a["B"], a["C"] = (
-        w[:, :, None] if w.ndim == 3 else w for w in (a["B"], a["C"])
-    )
     tensors = [
         a[n] if a[n] is None else a[n].requires_grad_() for n in TENSORS
     ]

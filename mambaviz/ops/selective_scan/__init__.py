@@ -121,7 +121,6 @@ def selective_scan(
         tensor([1.0000, 0.5000, 0.2500])
     """
     check_scan(x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
-    B, C = (w.unsqueeze(2) if w.ndim == 3 else w for w in (B, C))
     tensors = (x, delta, A, B, C, D, z, delta_bias, initial_state, reset)
     rung = _choose(backend, tensors)
     y, last_state = rung.run(*tensors, delta_softplus)
@@ -179,8 +178,8 @@ def selective_scan_step(
         x[:, None],
         delta[:, None],
         A,
-        _one_step(B, fixed_B),
-        _one_step(C, fixed_C),
+        B if fixed_B else B[:, None],
+        C if fixed_C else C[:, None],
         D,
         None if z is None else z[:, None],
         delta_bias,
@@ -289,10 +288,3 @@ def _fastest(is_cuda: bool) -> str:
             stacklevel=4,
         )
     return "chunked"
-
-
-def _one_step(weights: Tensor, fixed: bool) -> Tensor:
-    """B or C of one step as a sequence of one: batch 1 groups d_state."""
-    if fixed:
-        return weights
-    return weights[:, None] if weights.ndim == 3 else weights[:, None, None]

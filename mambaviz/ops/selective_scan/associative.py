@@ -21,6 +21,7 @@ from mambaviz.ops.selective_scan.reference import (
     accumulation_dtype,
     discrete_step,
     readout,
+    with_groups,
 )
 from mambaviz.theory.scan import Pairs, blelloch_scan, combine
 
@@ -83,6 +84,7 @@ def _for_each_channel(weights: Tensor, x: Tensor) -> Tensor:
     """B or C, in a shape that broadcasts with all states."""
     if weights.ndim == 2:
         return weights  # d_inner d_state
+    weights = with_groups(weights)
     return weights.repeat_interleave(x.shape[2] // weights.shape[2], 2)
 
 

@@ -72,7 +72,7 @@ def forward(
     delta_softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arguments as at the door; B and C with their axis of groups, or fixed.
+    """Arguments as at the door.
 
     Returns:
         y, the last state, and the checkpoints if ``keep``, else an empty

@@ -199,7 +199,9 @@ def backward(
 
 def _groups(weights: Tensor) -> int:
     """The number of groups of B or C, 0 if it is fixed."""
-    return 0 if weights.ndim == 2 else weights.shape[2]
+    if weights.ndim == 2:
+        return 0
+    return weights.shape[2] if weights.ndim == 4 else 1
 
 
 def _segments(d_inner: int, groups_B: int, groups_C: int) -> tuple[int, int]:
@@ -258,18 +260,19 @@ def _pieces(
 
 def _add_pieces(parts: np.ndarray, weights: Tensor) -> np.ndarray:
     """The gradient of B or C from that of its pieces, in their order."""
-    batch, length, groups, d_state = weights.shape
-    parts = parts.reshape(batch, groups, -1, length, d_state)
+    batch, length, *_, d_state = weights.shape
+    if len(parts) == batch:
+        return parts.reshape(weights.shape)
+    parts = parts.reshape(batch, _groups(weights), -1, length, d_state)
     total = parts[:, :, 0]
-    if parts.shape[2] == 1:
-        return total.swapaxes(1, 2)
 
     def add(first: int, last: int) -> None:
         for piece in range(1, parts.shape[2]):
             total[:, :, first:last] += parts[:, :, piece, first:last]
 
-    _share(add, length, parts.size)
-    return total.swapaxes(1, 2)
+    if parts.shape[2] > 1:
+        _share(add, length, parts.size)
+    return total.swapaxes(1, 2).reshape(weights.shape)
 
 
 def _desks(d_state: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -330,7 +333,6 @@ def _inputs(
     delta_softplus: bool,
 ) -> tuple:
     """The arguments of the operation as the compiled loops take them."""
-    B, C = (w if _groups(w) else w[None, None] for w in (B, C))
     D_bias = np.zeros((2, len(A)), dtype=_array(A, dtype).dtype)
     for row, values in zip(D_bias, (D, delta_bias), strict=True):
         if values is not None:
@@ -340,13 +342,21 @@ def _inputs(
         _memory(delta, dtype),
         _memory(x if z is None else z, dtype),
         _array(A, dtype),
-        _array(B, dtype),
-        _array(C, dtype),
+        _weights(B, dtype),
+        _weights(C, dtype),
         D_bias,
         NO_RESET if reset is None else _array(reset, torch.bool),
         delta_softplus,
         z is not None,
     )
+
+
+def _weights(weights: Tensor, dtype: torch.dtype) -> np.ndarray:
+    """B or C with its axis of groups; fixed, the first two have size 1."""
+    array = _array(weights, dtype)
+    if array.ndim == 2:
+        return array[None, None]
+    return array[:, :, None] if array.ndim == 3 else array
 
 
 def _share(work: Callable[[int, int], None], count: int, states: int) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mambaviz.ops.launch import contiguous_channels, on_device
 from mambaviz.ops.selective_scan import kernels
+from mambaviz.ops.selective_scan.reference import with_groups
 
 LANES = 32
 # States of a channel that one thread holds; more take several passes.
@@ -280,6 +281,7 @@ class Inputs(NamedTuple):
         softplus: bool,
     ) -> "Inputs":
         """From the arguments of a rung."""
+        B, C = with_groups(B), with_groups(C)
         A, B, C = (cut.part(tensor, part) for tensor in (A, B, C))
         x, delta = contiguous_channels(x), contiguous_channels(delta)
         flags = {
@@ -380,7 +382,7 @@ def forward(
     delta_softplus: bool,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Arguments as at the door; B and C with their axis of groups, or fixed.
+    """Arguments as at the door.
 
     Returns:
         y, the last state, and the kept states if ``keep``.
@@ -532,6 +534,8 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of all arguments but ``reset``, None where one is None."""
     cut = _cut(x, A, B, C)
+    shapes = B.shape, C.shape
+    B, C = with_groups(B), with_groups(C)
     grad_y = contiguous_channels(grad_y)
     spacing = _spacing_of(kept.shape[2], cut.length)
     length = _stretch(cut, spacing)
@@ -582,8 +586,8 @@ def backward(
         grads.x,
         grads.delta,
         _joined(of_A).to(A.dtype),
-        grads.B if B.ndim == 4 else _joined(of_B).to(B.dtype),
-        grads.C if C.ndim == 4 else _joined(of_C).to(C.dtype),
+        grads.B.view(shapes[0]) if B.ndim == 4 else _joined(of_B).to(B.dtype),
+        grads.C.view(shapes[1]) if C.ndim == 4 else _joined(of_C).to(C.dtype),
         None if D is None else of_D[-1].to(D.dtype, copy=True),
         grads.z,
         None

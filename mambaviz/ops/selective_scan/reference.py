@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Inexact
 from torch import Tensor
 
-# B and C as the rungs get them: one for each step, or one for all steps.
+# B and C: one for each step, or one for all steps.
 Weights = (
-    Inexact[Tensor, "batch length _groups d_state"]
+    Inexact[Tensor, "batch length d_state"]
+    | Inexact[Tensor, "batch length _groups d_state"]
     | Inexact[Tensor, "d_inner d_state"]
 )
 
@@ -46,8 +47,7 @@ def selective_scan_reference(
 ]:
     """One step after the other; the gradient is autograd's, of any order.
 
-    Arguments as at the door, ``mambaviz.ops.selective_scan``, but B and C
-    always have their axis of groups, unless they are fixed.
+    Arguments as at the door, ``mambaviz.ops.selective_scan``.
 
     Returns:
         y in the dtype of x, and the last state in the accumulation dtype.
@@ -113,6 +113,7 @@ def _per_step(
 ) -> Iterator[Tensor]:
     """B or C at each step, in a shape that broadcasts with the state."""
     weights = weights.to(dtype.to_complex() if weights.is_complex() else dtype)
+    weights = with_groups(weights)
     _, length, d_inner = x.shape
     if weights.ndim == 2:
         return itertools.repeat(weights, length)
@@ -122,6 +123,11 @@ def _per_step(
         w[:, :, None].expand(-1, -1, width, -1).flatten(1, 2)
         for w in weights.unbind(1)
     )
+
+
+def with_groups(weights: Tensor) -> Tensor:
+    """B or C with its axis of groups; a fixed one has none."""
+    return weights.unsqueeze(2) if weights.ndim == 3 else weights
 
 
 def readout(h: Tensor, C: Tensor) -> Tensor:

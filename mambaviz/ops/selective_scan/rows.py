@@ -17,7 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mambaviz.ops.selective_scan.reference import accumulation_dtype
+from mambaviz.ops.selective_scan.reference import (
+    accumulation_dtype,
+    with_groups,
+)
 
 
 class Rows(NamedTuple):
@@ -70,7 +73,7 @@ class Rows(NamedTuple):
         """B or C: length rows d_state 1; fixed, rows d_state width."""
         if B.ndim == 2:
             return self.matrix(B)
-        B = B.to(self.state_dtype).transpose(0, 1)
+        B = with_groups(B).to(self.state_dtype).transpose(0, 1)
         B = B.repeat_interleave(self.groups // B.shape[2], 2)
         return B.reshape(len(B), self.batch * self.groups, -1, 1)
 
@@ -82,6 +85,6 @@ class Rows(NamedTuple):
         """The gradient of B from that of its rows."""
         if B.ndim == 2:
             return self.unmatrix(grad)
-        batch, length, groups, d_state = B.shape
+        batch, length, groups, d_state = with_groups(B).shape
         grad = grad.reshape(length, batch, groups, -1, d_state)
-        return grad.sum(3).transpose(0, 1)
+        return grad.sum(3).transpose(0, 1).reshape(B.shape)
