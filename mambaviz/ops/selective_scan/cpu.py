@@ -61,6 +61,7 @@ GRAIN = 500_000  # states; for fewer, a thread costs more than it brings
 PARTS = 4  # for each thread: one that was held up does fewer of them
 PIECES = 32  # of the sums over channels, unless a piece has PIECE_LENGTH
 PIECE_LENGTH = 16  # blocks
+NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
 NO_RESET = np.empty((0, 0), bool)
 
 
@@ -125,7 +126,8 @@ def forward(
         scan_blocks(first, last, *desks, blocks, inputs, outputs)
 
     _share(scan, batch * len(blocks), state.numel() * length)
-    return y.to(x.dtype), state, checkpoints if keep else checkpoints.flatten()
+    kept = checkpoints if keep else checkpoints.flatten()
+    return _to(y, x.dtype), state, kept
 
 
 def backward(
@@ -147,8 +149,7 @@ def backward(
     """The gradients of the nine tensors before ``reset``, in their order."""
     batch, length, d_inner = x.shape
     dtype, d_state = accumulation_dtype(x, delta, A), A.shape[1]
-    number = _array(grad_last_state, dtype).dtype
-    groups = _groups(B), _groups(C)
+    groups, number = (_groups(B), _groups(C)), NUMBERS[dtype]
     states = grad_last_state.numel() * length
     pieces = _pieces(batch, d_inner, *groups, _most_pieces(states))
     # One sum over channels for each piece, one over steps for each sequence.
@@ -162,22 +163,34 @@ def backward(
     # By torch, which begins an array where a line of the cache begins, so
     # that no two blocks of channels write to one.
     grad_x, grad_delta, grad_z = (
-        torch.empty(x.shape, dtype=dtype).numpy() for _ in range(3)
+        torch.empty(batch, length, d_inner, dtype=dtype) for _ in range(3)
     )
-    grad_state = _array(grad_last_state, dtype).copy()
+    grad_state = np.empty(grad_last_state.shape, number)
     blocks = _blocks(d_inner, *groups)
     inputs = _inputs(
         dtype, x, delta, A, B, C, D, z, delta_bias, reset, delta_softplus
     )
-    kept = _memory(grad_y, dtype), checkpoints.numpy()
-    outputs = grad_x, grad_delta, grad_z, parts_B, parts_C, grad_state, sums
+    kept = (
+        _memory(grad_y, dtype),
+        _array(grad_last_state, dtype),
+        checkpoints.numpy(),
+    )
+    outputs = (
+        grad_x.numpy(),
+        grad_delta.numpy(),
+        grad_z.numpy(),
+        parts_B,
+        parts_C,
+        grad_state,
+        sums,
+    )
 
     def walk(first: int, last: int) -> None:
         desks = _desks(d_state, dtype)
         walk_blocks(first, last, *desks, blocks, pieces, inputs, kept, outputs)
 
     _share(walk, batch * len(pieces), states)
-    sums = sums.sum(0).astype(number)
+    sums = sums.sum(0) if batch > 1 else sums[0]
     grad_A, grad_B, grad_C = sums[:-2].reshape(3, d_state, d_inner)
     grad_D, grad_bias = sums[-2:]
     gradients = (
@@ -192,7 +205,7 @@ def backward(
         (initial_state, grad_state),
     )
     return tuple(
-        None if tensor is None else _tensor(gradient, tensor.dtype)
+        None if tensor is None else _tensor(gradient, number, tensor.dtype)
         for tensor, gradient in gradients
     )
 
@@ -290,26 +303,31 @@ def _desks(d_state: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """Contiguous, and a copy only if it has to be, as in ``_array``."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Where there is nothing to do, without asking PyTorch."""
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def _tensor(
+    values: Tensor | np.ndarray, number: type, dtype: torch.dtype
+) -> Tensor:
+    """Contiguous, and a copy only if it has to be, as in ``_array``."""
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(np.ascontiguousarray(values, number))
+    return _to(values, dtype)
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
     """Contiguous; a copy only if it has to be."""
-    if tensor.dtype != dtype:
-        tensor = tensor.to(dtype)
-    return np.ascontiguousarray(tensor.detach().numpy())
+    return np.ascontiguousarray(_to(tensor, dtype).detach().numpy())
 
 
 def _memory(
     tensor: Tensor, dtype: torch.dtype
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """All memory between a sequence's first number and last, and strides."""
-    if tensor.dtype != dtype:
-        tensor = tensor.to(dtype)
-    tensor, strides = tensor.detach(), tensor.stride()
+    tensor = _to(tensor, dtype).detach()
+    strides = tensor.stride()
     if not tensor.is_contiguous():
         last = sum(
             (size - 1) * stride
@@ -333,10 +351,6 @@ def _inputs(
     delta_softplus: bool,
 ) -> tuple:
     """The arguments of the operation as the compiled loops take them."""
-    D_bias = np.zeros((2, len(A)), dtype=_array(A, dtype).dtype)
-    for row, values in zip(D_bias, (D, delta_bias), strict=True):
-        if values is not None:
-            row[:] = _array(values, dtype)
     return (
         _memory(x, dtype),
         _memory(delta, dtype),
@@ -344,7 +358,8 @@ def _inputs(
         _array(A, dtype),
         _weights(B, dtype),
         _weights(C, dtype),
-        D_bias,
+        _channels(D, x, dtype),
+        _channels(delta_bias, x, dtype),
         NO_RESET if reset is None else _array(reset, torch.bool),
         delta_softplus,
         z is not None,
@@ -357,6 +372,15 @@ def _weights(weights: Tensor, dtype: torch.dtype) -> np.ndarray:
     if array.ndim == 2:
         return array[None, None]
     return array[:, :, None] if array.ndim == 3 else array
+
+
+def _channels(
+    values: Tensor | None, x: Tensor, dtype: torch.dtype
+) -> np.ndarray:
+    """D or the bias, or zeros."""
+    if values is None:
+        return np.zeros(x.shape[2], NUMBERS[dtype])
+    return _array(values, dtype)
 
 
 def _share(work: Callable[[int, int], None], count: int, states: int) -> None:

@@ -249,6 +249,21 @@ def store(typing, array, index, lanes):
     return types.void(array, index, lanes), build
 
 
+@intrinsic
+@no_type_check
+def widened(typing, lanes):
+    """The same numbers in float64."""
+    double = Lanes(types.float64)
+
+    def build(context, builder, signature, values):
+        if lanes == double:
+            return values[0]
+        vector = context.get_value_type(double)
+        return builder.fpext(values[0], vector)
+
+    return double(lanes), build
+
+
 def exp2(p):
     """2^p in compiled code; zero where it would be below the normal floats.
 
@@ -384,6 +399,18 @@ def write(values, start, count, row, lanes):
 
 @inlined
 @no_type_check
+def add(sums, lanes, start, count, row):
+    """Add the first ``count`` of the lanes to sums in float64."""
+    if count == LANES:
+        store(sums, start, load(sums, start) + widened(lanes))
+        return
+    store(row, 0, lanes)
+    for j in range(count):
+        sums[start + j] += row[j]
+
+
+@inlined
+@no_type_check
 def gather(cells, row, matrix, channel, count, factor):
     """A block of a (d_inner, d_state) matrix, for each n, to the desk."""
     for n in range(cells.shape[1]):
@@ -403,7 +430,7 @@ def scatter(cells, row, matrix, channel, count):
 
 @inlined
 @no_type_check
-def take_block(tiles, cells, block, A, B, C, D_bias):
+def take_block(tiles, cells, block, A, B, C, D, bias):
     """What does not change with time. Returns B and C, and D and the bias."""
     channel, count = block[0], block[1]
     gather(cells, A_2, A, channel, count, LOG2_E)
@@ -412,9 +439,9 @@ def take_block(tiles, cells, block, A, B, C, D_bias):
     if block[3] < 0:
         gather(cells, C_D, C[0, 0], channel, count, 1.0)
     row = tiles[SPARE, 0]
-    D = read(D_bias[0], channel, 1, count, row)
-    bias = read(D_bias[1], channel, 1, count, row)
-    return (B, B_D, block[2]), (C, C_D, block[3]), D, bias
+    D_k = read(D, channel, 1, count, row)
+    bias_k = read(bias, channel, 1, count, row)
+    return (B, B_D, block[2]), (C, C_D, block[3]), D_k, bias_k
 
 
 @inlined
@@ -537,13 +564,15 @@ def scan_blocks(first, last, tiles, cells, blocks, inputs, outputs):
     The state that comes in among the outputs is the one before the first
     step; it becomes the last one.
     """
-    x, delta, z, A, B, C, D_bias, reset, delta_softplus, gated = inputs
+    x, delta, z, A, B, C, D, bias, reset, delta_softplus, gated = inputs
     y, state, checkpoints = outputs
     length, row = y.shape[1], tiles[SPARE, 0]
     for item in range(first, last):
         b, block = item // len(blocks), blocks[item % len(blocks)]
         channel, count = block[0], block[1]
-        B_k, C_k, D, bias = take_block(tiles, cells, block, A, B, C, D_bias)
+        B_k, C_k, D_k, bias_k = take_block(
+            tiles, cells, block, A, B, C, D, bias
+        )
         gather(cells, H, state[b], channel, count, 1.0)
         for start in range(0, length, TILE):
             stop = min(start + TILE, length)
@@ -556,10 +585,10 @@ def scan_blocks(first, last, tiles, cells, blocks, inputs, outputs):
             take_tile(tiles, X, x, *where)
             if gated:
                 take_tile(tiles, Z, z, *where)
-            discretize(tiles, stop - start, bias, delta_softplus, 0)
+            discretize(tiles, stop - start, bias_k, delta_softplus, 0)
             scan_tile(tiles, cells, b, start, stop, B_k, C_k, reset, 0)
             for i in range(stop - start):
-                y_t = load(tiles, (Y, i)) + D * load(tiles, (X, i))
+                y_t = load(tiles, (Y, i)) + D_k * load(tiles, (X, i))
                 if gated:
                     gate, _ = silu(load(tiles, (Z, i)))
                     y_t = y_t * gate
@@ -574,12 +603,12 @@ def walk_blocks(
 ):
     """Pieces ``first`` up to ``last``, counted over the whole batch.
 
-    The gradient that comes in among the outputs is the last state's; it
-    becomes that of the state before the first step. ``sums`` are those over
-    the steps: of A, of fixed B and C, of D and of the bias.
+    ``grad_last`` is the last state's gradient, ``grad_state`` that of the one
+    before the first step. ``sums`` are those over the steps: of A, of fixed B
+    and C, of D and of the bias.
     """
-    x, delta, z, A, B, C, D_bias, reset, delta_softplus, gated = inputs
-    grad_y, checkpoints = kept
+    x, delta, z, A, B, C, D, bias, reset, delta_softplus, gated = inputs
+    grad_y, grad_last, checkpoints = kept
     grad_x, grad_delta, grad_z, grad_B, grad_C, grad_state, sums = outputs
     length, d_state = grad_x.shape[1], A.shape[1]
     row, zero = tiles[SPARE, 0], filled(tiles.dtype.type(0))
@@ -588,10 +617,10 @@ def walk_blocks(
         for k in range(piece[0], piece[1]):
             block = blocks[k]
             channel, count = block[0], block[1]
-            B_k, C_k, D, bias = take_block(
-                tiles, cells, block, A, B, C, D_bias
+            B_k, C_k, D_k, bias_k = take_block(
+                tiles, cells, block, A, B, C, D, bias
             )
-            gather(cells, GRAD_H, grad_state[b], channel, count, 1.0)
+            gather(cells, GRAD_H, grad_last[b], channel, count, 1.0)
             for start in range((length - 1) // TILE * TILE, -1, -TILE):
                 stop = min(start + TILE, length)
                 where = (b, start, stop, channel, count)
@@ -602,13 +631,13 @@ def walk_blocks(
                 take_tile(tiles, STEP, delta, *where)
                 take_tile(tiles, X, x, *where)
                 take_tile(tiles, GRAD_Y, grad_y, *where)
-                discretize(tiles, stop - start, bias, delta_softplus, 1)
+                discretize(tiles, stop - start, bias_k, delta_softplus, 1)
                 scan_tile(tiles, cells, b, start, stop, B_k, C_k, reset, 1)
                 if gated:
                     take_tile(tiles, Z, z, *where)
                     for i in range(stop - start):
                         gate, slope = silu(load(tiles, (Z, i)))
-                        y_t = load(tiles, (Y, i)) + D * load(tiles, (X, i))
+                        y_t = load(tiles, (Y, i)) + D_k * load(tiles, (X, i))
                         g = load(tiles, (GRAD_Y, i))
                         store(tiles, (GRAD_Y, i), g * gate)
                         g = g * y_t * slope
@@ -631,23 +660,19 @@ def walk_blocks(
                     x_t, g = load(tiles, (X, i)), load(tiles, (GRAD_Y, i))
                     to_B = load(tiles, (TO_B, i))
                     sum_D = sum_D + g * x_t
-                    g = g * D + load(tiles, (STEP, i)) * to_B
+                    g = g * D_k + load(tiles, (STEP, i)) * to_B
                     write(grad_x[b, start + i], channel, count, row, g)
                     g = x_t * to_B + LN2 * load(tiles, (TO_A, i))
                     g = g * load(tiles, (SLOPE, i))
                     sum_bias = sum_bias + g
                     write(grad_delta[b, start + i], channel, count, row, g)
-                store(tiles, (SPARE, 1), sum_D)
-                store(tiles, (SPARE, 2), sum_bias)
-                for j in range(count):
-                    for m in range(2):
-                        g = tiles[SPARE, 1 + m, j]
-                        sums[b, 3 * d_state + m, channel + j] += g
+                where = channel, count, row
+                add(sums[b, 3 * d_state], sum_D, *where)
+                add(sums[b, 3 * d_state + 1], sum_bias, *where)
                 for m in range(3):
                     if m > 0 and block[1 + m] >= 0:
                         continue  # B or C, which is not fixed
                     for n in range(d_state):
-                        for j in range(count):
-                            g = cells[SUM_A + m, n, j]
-                            sums[b, m * d_state + n, channel + j] += g
+                        g = load(cells, (SUM_A + m, n))
+                        add(sums[b, m * d_state + n], g, *where)
             scatter(cells, GRAD_H, grad_state[b], channel, count)
