@@ -41,6 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.selective_scan import gpu_of
 from mambaviz.models import (
     RELEASED,
     KVCache,
@@ -52,7 +53,6 @@ from mambaviz.models import (
 from mambaviz.models.positions import rotate_pairs
 from mambaviz.records.store import write_record
 
-NAME = "language_models_h100"
 REPEATS = 3
 NEW_TOKENS = 128
 SPARE = 2  # room for the steps that only capture a graph
@@ -638,7 +638,7 @@ def main() -> None:
         found = runs[0]
         parts = " ".join(part for run in runs for part in run["parts"])
         print(write_record(
-            NAME,
+            f"language_models_{gpu_of(found['device'])}",
             command=f"python -m benchmarks.language_models --parts {parts} "
             "--out measured.json --record measured.json",
             columns=COLUMNS,

@@ -25,8 +25,9 @@ missing.
     python -m benchmarks.selective_scan --out measured.json    # on the GPU
     python -m benchmarks.selective_scan --record measured.json # in a checkout
 
-The second writes the record ``selective_scan_h100``; together with ``--out``
-it may stand in one command.
+The second writes a record of that GPU, ``selective_scan_h200`` of an H200;
+together with ``--out`` it may stand in one command. Rows are written as they
+come, so that a run that was cut short loses none.
 """
 
 import argparse
@@ -47,7 +48,6 @@ import torch.nn.functional as F
 from mambaviz.ops.selective_scan import selective_scan
 from mambaviz.records.store import write_record
 
-NAME = "selective_scan_h100"
 IN_TIME = ("x", "delta", "B", "C", "z")  # (batch, length, ...)
 LONGEST_JUDGED = 8192
 # Elements of states that plain PyTorch holds at once for longer ones.
@@ -87,8 +87,20 @@ SHAPES = [
 SMALL = Shape(1, 1024, 2048, 16, "bfloat16")
 LENGTHS_OF_PEERS = (512, 2048, 8192, 32768)
 
-# Of one H100, measured: bytes of a copy, exponentials, multiply-adds a second.
-COPY, SPECIAL, FMA = 2.97e12, 4.1e12, 28e12
+# Exponentials and multiply-adds a second, measured on an H100; an H200 has the
+# same processor.
+SPECIAL, FMA = 4.1e12, 28e12
+
+
+@functools.cache
+def copy_rate() -> float:
+    """Bytes a second that a large copy reads and writes, measured."""
+    if not torch.cuda.is_available():
+        return 3e12  # about an H100's
+    source = torch.ones(2**32, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    median, *_ = _percentiles(lambda: target.copy_(source))
+    return 2 * source.numel() / (median / 1e3)
 
 
 def floor_ms(shape: Shape, backward: bool) -> float:
@@ -102,9 +114,10 @@ def floor_ms(shape: Shape, backward: bool) -> float:
     batch, d_inner, length, n, dtype = shape
     places = batch * d_inner * length
     width = 2 if dtype != "float32" else 4
-    forward = max(4 * width / COPY, (n + 3) / SPECIAL, (4 * n + 25) / FMA)
+    copy = copy_rate()
+    forward = max(4 * width / copy, (n + 3) / SPECIAL, (4 * n + 25) / FMA)
     both = forward + max(
-        7 * width / COPY, (n + 3) / SPECIAL, (13 * n + 40) / FMA
+        7 * width / copy, (n + 3) / SPECIAL, (13 * n + 40) / FMA
     )
     return 1e3 * places * (both if backward else forward)
 
@@ -637,31 +650,34 @@ def measure_compiled(shape: Shape, inputs: dict) -> list[list]:
     ]
 
 
-def measure() -> dict:
-    """All rows, and what they were measured on."""
-    rows = []
-    for shape in SHAPES:
-        rows += measure_shape(shape)
-        report(rows[-4:])
-        torch.cuda.empty_cache()
-    reported = len(rows)
-    rows += measure_memory(SHAPES[0])
-    for length in LENGTHS_OF_PEERS:
-        rows += measure_peers(length)
-        torch.cuda.empty_cache()
-        report(rows[reported:])
-        reported = len(rows)
+def measure(out: Path) -> None:
+    """Write all rows, and what they were measured on."""
     import triton
 
-    return {
+    found = {
         "device": torch.cuda.get_device_name(),
         "software": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "triton": triton.__version__,
         },
-        "rows": rows,
+        "copy_bytes_per_s": copy_rate(),
+        "rows": [],
     }
+    work = [functools.partial(measure_shape, shape) for shape in SHAPES]
+    work.append(functools.partial(measure_memory, SHAPES[0]))
+    work += [functools.partial(measure_peers, n) for n in LENGTHS_OF_PEERS]
+    for part in work:
+        rows = part()
+        torch.cuda.empty_cache()
+        report(rows)
+        found["rows"] += rows
+        out.write_text(json.dumps(found))
+
+
+def gpu_of(device: str) -> str:
+    """A GPU's short name: "h100" of "NVIDIA H100 80GB HBM3"."""
+    return device.removeprefix("NVIDIA ").split()[0].lower()
 
 
 def report(rows: list[list]) -> None:
@@ -688,11 +704,11 @@ def main() -> None:
     if options.out is not None:
         if not torch.cuda.is_available():
             sys.exit("this measures on a GPU, and torch finds none")
-        options.out.write_text(json.dumps(measure()))
+        measure(options.out)
     if options.record is not None:
         found = json.loads(options.record.read_text())
         print(write_record(
-            NAME,
+            f"selective_scan_{gpu_of(found['device'])}",
             command="python -m benchmarks.selective_scan --out measured.json "
             "--record measured.json",
             columns=COLUMNS,
@@ -709,7 +725,7 @@ def main() -> None:
             "attention and convolution: their formulas in float64",
             max_abs_error=None,
             seed=0,
-            config={"floor": {"copy_bytes_per_s": COPY,
+            config={"floor": {"copy_bytes_per_s": found["copy_bytes_per_s"],
                               "special_per_s": SPECIAL, "fma_per_s": FMA}},
             device=found["device"],
             software=found["software"],

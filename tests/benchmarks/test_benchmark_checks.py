@@ -103,6 +103,14 @@ def test_what_a_library_cannot_is_in_its_row():
     json.dumps(row)  # as the figures are kept
 
 
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H200", "h200")],
+)
+def test_a_record_is_of_one_kind_of_gpu(device, name):
+    assert selective_scan.gpu_of(device) == name
+
+
 def test_a_reason_is_one_line_and_not_long():
     def fail():
         raise MemoryError("in\n  /opt/some/where/scan.py: " + 500 * "a")

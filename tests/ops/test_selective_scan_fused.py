@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
 
 from mambaviz.ops.selective_scan import (
     selective_scan,
@@ -504,16 +504,20 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
 
     As shuffles between threads, or as states that spill to local memory.
     """
-    training = ("forward", {"KEEP": True}, {})
+    chunk = {"AHEAD": False, "FROM": "states"}
     found = compiled_for_an_h100(
-        ("forward", {}, {}), training, ("backward", {}, {})
+        ("forward", chunk, {}),
+        ("forward", chunk | {"KEEP": True}, {}),
+        ("forward", {"KEEP": True}, {}),
+        ("backward", {}, {}),
     )
     for kernel in found:
         assert kernel["shuffles"] == 0
         assert kernel["atomics"] == 0
         assert kernel["instructions"] > 1000
-    *forwards, backward = found
-    for forward in forwards:
+    *chunks, alone, backward = found
+    assert alone["stack"] == 0
+    for forward in chunks:
         assert forward["stack"] == 0
         # The programs that the plan counts on find room side by side, in the
         # 2^14 registers that a scheduler has for its threads.
@@ -529,11 +533,9 @@ def test_few_states_keep_all_threads_busy(d_state, tile):
 
     Where the threads of a warp part, BSSY says where they meet again.
     """
-    padded = triton.next_power_of_2(d_state)
-    cut = fused.Cut(1, 64, 32, d_state, 1)
-    assert cut.padded == [padded]
+    (padded,) = fused.Cut(1, 64, 32, d_state, 1).padded
     few = {"N": d_state, "NP": padded}
-    forwards = few | {"T": tile}
+    forwards = few | {"T": tile, "AHEAD": False}
     ends = forwards | {"ENDS": True, "WRITE_Y": False}
     together = {"T": 4, "TILES": 1, "TOGETHER": min(4, 16 // padded)}
     found = compiled_for_an_h100(

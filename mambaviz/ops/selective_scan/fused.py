@@ -423,9 +423,7 @@ def _forward(inputs: Inputs, initial: Tensor | None, **outputs) -> None:
         return
     ends = inputs.cut.room(plan.n_chunks, inputs.padded, inputs.x)
     totals = inputs.cut.room(plan.n_chunks, 1, inputs.x)
-    _walk(
-        inputs, plan, None, None, ends=ends, totals=totals, follows=paired
-    )
+    _walk(inputs, plan, None, None, ends=ends, totals=totals, follows=paired)
     states = _join(inputs, plan, ends, totals, initial, reverse=False)
     _walk(inputs, plan, None, states, follows=True, **outputs)
 

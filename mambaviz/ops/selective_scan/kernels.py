@@ -370,7 +370,7 @@ def forward(
     out while the exponentials of this one keep their unit busy.
     """
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
-    if ENDS:  # noqa: SIM102, since this one is decided by the compiler
+    if ENDS:
         let_next_start(OVERLAP)
         if chunk == n_chunks - 1:
             return  # No chunk comes after it.
@@ -636,7 +636,9 @@ def put(tile, here, slice):
     """A tile with a slice where ``here``, in place of zeros."""
     bits = slice.to(tl.int32, bitcast=True)
     bits = tl.where(here[:, None, None], bits[None], 0)
-    return (tile.to(tl.int32, bitcast=True) + bits).to(tl.float32, bitcast=True)
+    return (tile.to(tl.int32, bitcast=True) + bits).to(
+        tl.float32, bitcast=True
+    )
 
 
 @triton.jit
