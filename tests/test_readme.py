@@ -85,6 +85,26 @@ def test_speeds_are_those_of_the_record():
     assert also in text
 
 
+def test_the_official_kernel_is_nowhere_faster():
+    """In any size of the record, and by how much at least and at most."""
+    record = read_record("selective_scan_h200")
+    column = {name: i for i, name in enumerate(record["columns"])}
+    ms = {
+        (row[0], *row[1:7]): row[column["median_ms"]] for row in record["rows"]
+    }
+    ratios = {"forward": [], "forward + backward": []}
+    for (what, *shape, mode), median in ms.items():
+        if what == "fused":
+            ratios[mode].append(ms["official", *shape, mode] / median)
+    forward, both = ratios.values()
+    assert len(forward) == len(both) == 14
+    text = " ".join(README.split())
+    said = f"{min(forward):.2f} to {max(forward):.2f} times as long forwards"
+    also = f"{min(both):.2f} to {max(both):.2f} times forwards and backwards"
+    assert f"{said}, and {also}" in text
+    assert min(forward + both) > 1
+
+
 def rows_of_language_models():
     record = read_record("language_models_h100")
     return [

@@ -144,10 +144,12 @@ def test_in_chunks_of_time(kinds, chunked, poisoned):
     judge(arguments)
 
 
-def test_pairs_of_B_and_C(monkeypatch, poisoned):
+@pytest.mark.parametrize("d_state", [1, 3, 17])
+def test_pairs_of_B_and_C(d_state, monkeypatch, poisoned):
     """Long inputs write them as pairs first, forwards too."""
     monkeypatch.setattr(fused, "PAIRS_FROM", 0)
-    judge(case(length=13, d_state=3))
+    monkeypatch.setattr(fused, "PAIRS_OF_FEW_FROM", 0)
+    judge(case(length=13, d_state=d_state))
 
 
 def test_with_few_states_kept(monkeypatch, chunked, poisoned):
@@ -180,7 +182,7 @@ def test_a_chunk_after_a_reset_forgets_all(chunked):
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 @pytest.mark.parametrize("chunks", [1, 4])
-def test_nothing_leaks_over_a_reset(chunks, poison, request):
+def test_nothing_leaks_over_a_reset(chunks, poison, request, monkeypatch):
     """Not even what is no number, forwards or backwards.
 
     Three sequences are packed into 32 steps. In chunks of 8 the second, which
@@ -188,6 +190,7 @@ def test_nothing_leaks_over_a_reset(chunks, poison, request):
     """
     if chunks > 1:
         request.getfixturevalue("chunked")
+    monkeypatch.setattr(fused, "MIN_CHUNK", 32 // chunks)
     sizes = {"length": 32, "batch": 1, "d_inner": 2, "d_state": 2}
     arguments = on_device(in_dtype(case(**sizes), torch.float32))
     cut = fused.Cut(1, 32, 2, 2, 1)
@@ -423,10 +426,10 @@ from triton.compiler import ASTSource
 from mambaviz.ops.selective_scan import kernels
 
 FLAGS = dict(
-    N=16, NP=16, WHOLE=True, SOFTPLUS=True, HAS_Z=True, HAS_RESET=False,
-    B_FIXED=False, C_FIXED=False, PAIRS=True, FIRST=True, LAST=True,
-    FROM="zero", KEEP=False, GRAIN=4, DENSE=True, ENDS=False, WRITE_Y=True,
-    GIVEN=False, AHEAD=True, TILES=2, TOGETHER=1, OVERLAP=True,
+    N=16, NP=16, WHOLE=True, FULL=True, SOFTPLUS=True, HAS_Z=True,
+    HAS_RESET=False, B_FIXED=False, C_FIXED=False, PAIRS=True, FIRST=True,
+    LAST=True, FROM="zero", KEEP=False, GRAIN=4, DENSE=True, ENDS=False,
+    WRITE_Y=True, GIVEN=False, AHEAD=True, TILES=2, TOGETHER=1, OVERLAP=True,
 )
 SEQUENCES = {"x", "delta", "z", "y", "grad_y", "dx", "ddelta", "dz"}
 UNITS = {"A_n", "B_n", "C_n", "initial_n", "later_n"}
@@ -504,20 +507,17 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
 
     As shuffles between threads, or as states that spill to local memory.
     """
-    chunk = {"AHEAD": False, "FROM": "states"}
+    training = ("forward", {"KEEP": True}, {})
+    ragged = ("forward", {"KEEP": True, "WHOLE": False}, {})
     found = compiled_for_an_h100(
-        ("forward", chunk, {}),
-        ("forward", chunk | {"KEEP": True}, {}),
-        ("forward", {"KEEP": True}, {}),
-        ("backward", {}, {}),
+        ("forward", {}, {}), training, ragged, ("backward", {}, {})
     )
     for kernel in found:
         assert kernel["shuffles"] == 0
         assert kernel["atomics"] == 0
         assert kernel["instructions"] > 1000
-    *chunks, alone, backward = found
-    assert alone["stack"] == 0
-    for forward in chunks:
+    *forwards, backward = found
+    for forward in forwards:
         assert forward["stack"] == 0
         # The programs that the plan counts on find room side by side, in the
         # 2^14 registers that a scheduler has for its threads.
@@ -535,7 +535,7 @@ def test_few_states_keep_all_threads_busy(d_state, tile):
     """
     (padded,) = fused.Cut(1, 64, 32, d_state, 1).padded
     few = {"N": d_state, "NP": padded}
-    forwards = few | {"T": tile, "AHEAD": False}
+    forwards = few | {"T": tile}
     ends = forwards | {"ENDS": True, "WRITE_Y": False}
     together = {"T": 4, "TILES": 1, "TOGETHER": min(4, 16 // padded)}
     found = compiled_for_an_h100(
@@ -624,7 +624,7 @@ def test_groups_beyond_31_bits(pairs_from, monkeypatch, tmp_path):
 
     The file is almost all hole. Where 2^31 became -2^31, zeros were read.
     """
-    monkeypatch.setattr(fused, "PAIRS_FROM", pairs_from)
+    monkeypatch.setattr(fused, "PAIRS_OF_FEW_FROM", pairs_from)
     shape = {"batch": 1, "length": 3, "d_inner": 3, "d_state": 2}
     arguments = on_device(in_dtype(case(**shape, B=3, C=3), torch.float32))
     arguments = in_dtype(arguments, torch.float16, "B", "C")

@@ -45,8 +45,10 @@ KEPT_BYTES = 2**30
 # The blocks' partial sums of dB and dC, before they are added up.
 PARTIAL_BYTES = 2**29
 # From so many elements of x on it pays to write B and C as pairs first; below,
-# one launch less counts for more.
+# one launch less counts for more. Rows of fewer than STATES states would be
+# copied by some of the threads while the others wait.
 PAIRS_FROM = 2**23
+PAIRS_OF_FEW_FROM = 2**16
 # Chunks of time: WARPS programs for each scheduler of the GPU, as many as find
 # room in its registers, and WARPS_OF_FEW with fewer than STATES states;
 # FEWER_WARPS where chunks would be shorter than GOOD_CHUNK steps; and none
@@ -213,11 +215,6 @@ def _registers(padded: int) -> dict[str, int]:
     return {"maxnreg": 128} if padded <= 4 else {}
 
 
-def _alone(cut: Cut, device: torch.device) -> bool:
-    """Whether a scheduler has hardly more than one program to turn to."""
-    return cut.batch * cut.blocks < 2 * ENOUGH_WARPS * _schedulers(device)
-
-
 @functools.cache
 def _schedulers(device: torch.device) -> int:
     if device.type != "cuda":
@@ -335,14 +332,18 @@ class Inputs(NamedTuple):
             "n_chunks": plan.n_chunks,
             "N": self.A.shape[1],
             "NP": self.padded,
-            "WHOLE": cut.width % LANES == 0 and cut.length % self.tile == 0,
+            "FULL": cut.width % LANES == 0,
             **_strides(self.A, A=("d", "n")),
             "A_ptr": self.A,
         }
 
     def sequences(self, *names: str) -> dict[str, Tensor | int]:
         """Pointers and strides of what the kernels walk through."""
-        arguments = {"length": self.cut.length, "reset_ptr": self.reset}
+        arguments = {
+            "length": self.cut.length,
+            "WHOLE": self.cut.length % self.tile == 0,
+            "reset_ptr": self.reset,
+        }
         for name in names:
             tensor = getattr(self, name)
             arguments[f"{name}_ptr"] = tensor
@@ -474,7 +475,6 @@ def _walk(
         GRAIN=SPACING,
         DENSE=spacing == SPACING,
         STAGES=_stages(inputs.padded),
-        AHEAD=plan.n_chunks == 1 and _alone(cut, inputs.x.device),
         FROM=source if states is None else "states",
         KEEP=kept is not None,
         ENDS=ends is not None,
@@ -814,16 +814,13 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 
 
 def _as_pairs(cut: Cut, B: Tensor, C: Tensor) -> bool:
-    """Whether B and C are written as pairs first.
-
-    For short inputs one launch less counts for more; but rows of few states
-    would be copied by some of the threads while the others wait.
-    """
+    """Whether B and C are written as pairs first."""
     if B.ndim == 2 or C.ndim == 2:
         return False
     same = B.shape[2] == C.shape[2] == cut.groups
-    large = cut.batch * cut.length * cut.d_inner >= PAIRS_FROM
-    return large or not same or B.shape[3] <= STATES // 2
+    few = B.shape[3] <= STATES // 2
+    least = PAIRS_OF_FEW_FROM if few else PAIRS_FROM
+    return not same or cut.batch * cut.length * cut.d_inner >= least
 
 
 def _pairs(cut: Cut, B: Tensor, C: Tensor) -> Tensor:

@@ -226,18 +226,6 @@ def step_size(raw, bias, live, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
-def step_sizes(
-    p, stride, d, time, length, bias, WHOLE: tl.constexpr,
-    SOFTPLUS: tl.constexpr,
-):  # fmt: skip
-    """delta of the steps ``time`` of a tile (T, LANES)."""
-    live = (time < length)[:, None] | WHOLE
-    time = tl.minimum(time, length - 1).to(tl.int64)
-    raw = tl.load(p + time[:, None] * stride + d[None, :])
-    return step_size(raw, bias, live, SOFTPLUS)
-
-
-@triton.jit
 def let_next_start(OVERLAP: tl.constexpr):
     """The next kernel may start: it waits itself for what this one writes.
 
@@ -266,14 +254,14 @@ def whereabouts(blocks, n_chunks):
 
 
 @triton.jit
-def channels(block, width, blocks_per_group, WHOLE: tl.constexpr):
+def channels(block, width, blocks_per_group, FULL: tl.constexpr):
     """A block's group and channels, and which of its lanes have one.
 
     A block never crosses the border between two groups of channels.
     """
     group = block // blocks_per_group
     inside = (block % blocks_per_group) * LANES + tl.arange(0, LANES)
-    if WHOLE:
+    if FULL:
         ok = tl.full((LANES,), 1, tl.int1)
     else:
         ok = inside < width
@@ -355,19 +343,16 @@ def forward(
     d_inner, width, blocks_per_group, blocks,
     rows, length, steps, n_chunks, n_kept, spacing,
     N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr,
-    STAGES: tl.constexpr, T: tl.constexpr,
+    FULL: tl.constexpr, STAGES: tl.constexpr, T: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_RESET: tl.constexpr,
     B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, PAIRS: tl.constexpr,
     FROM: tl.constexpr, KEEP: tl.constexpr, GRAIN: tl.constexpr,
     DENSE: tl.constexpr, ENDS: tl.constexpr, WRITE_Y: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr, OVERLAP: tl.constexpr,
-    AHEAD: tl.constexpr,
 ):  # fmt: skip
     """A chunk of time: y, or (ENDS) its last state and its sum of delta.
 
-    FROM "zero", "given" (``initial_state``) or "states" (one a chunk). AHEAD,
-    for a warp that has a scheduler to itself: delta of the next tile comes
-    out while the exponentials of this one keep their unit busy.
+    FROM "zero", "given" (``initial_state``) or "states" (one a chunk).
     """
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
     if ENDS:
@@ -376,7 +361,7 @@ def forward(
             return  # No chunk comes after it.
     t = tl.arange(0, T)
     lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, WHOLE)
+    group, d, ok = channels(block, width, blocks_per_group, FULL)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
@@ -410,10 +395,6 @@ def forward(
     reset_ptr += sequence * rows
     kept_ptr += (sequence * n_kept * blocks + block) * (NP * LANES)
     start = chunk * steps
-    if AHEAD:
-        next_dt = step_sizes(
-            delta_ptr, delta_l, d, start + t, length, bias, WHOLE, SOFTPLUS
-        )
     for t0 in tl.range(0, tl.minimum(steps, length - start), T,
                        num_stages=STAGES):  # fmt: skip
         now = start + t0 + t
@@ -423,15 +404,8 @@ def forward(
             time = tl.minimum(now, length - 1).to(tl.int64)
         p = x_ptr + time[:, None] * x_l + d[None, :]
         x = tl.load(p).to(tl.float32)
-        if AHEAD:
-            dt = next_dt
-            next_dt = step_sizes(
-                delta_ptr, delta_l, d, now + T, length, bias, WHOLE, SOFTPLUS
-            )
-        else:
-            dt = step_sizes(
-                delta_ptr, delta_l, d, now, length, bias, WHOLE, SOFTPLUS
-            )
+        p = delta_ptr + time[:, None] * delta_l + d[None, :]
+        dt = step_size(tl.load(p), bias, live, SOFTPLUS)
         if PAIRS and ENDS:
             B = tile_half(B_ptr, 0, time, B_l, NP, T)
         elif PAIRS:
@@ -497,7 +471,7 @@ def join_chunks(
     A_ptr, ends_ptr, totals_ptr, initial_ptr, states_ptr,
     A_d, A_n, initial_b, initial_d, initial_n,
     width, blocks_per_group, blocks, n_chunks,
-    N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr, U: tl.constexpr,
+    N: tl.constexpr, NP: tl.constexpr, FULL: tl.constexpr, U: tl.constexpr,
     GIVEN: tl.constexpr, REVERSE: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The state that each chunk starts from; in reverse, the r it ends with.
@@ -512,7 +486,7 @@ def join_chunks(
     block = tl.program_id(0) // NP % blocks
     sequence = (tl.program_id(0) // (NP * blocks)).to(tl.int64)
     lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, WHOLE)
+    group, d, ok = channels(block, width, blocks_per_group, FULL)
     A2 = tl.zeros((LANES,), tl.float32)
     h = tl.zeros((LANES,), tl.float32)
     if n < N:
@@ -551,7 +525,7 @@ def chunk_adjoints(
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n,
     width, blocks_per_group, blocks, rows, length, steps, n_chunks,
     N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr,
-    STAGES: tl.constexpr, T: tl.constexpr,
+    FULL: tl.constexpr, STAGES: tl.constexpr, T: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_RESET: tl.constexpr,
     C_FIXED: tl.constexpr, PAIRS: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
@@ -562,7 +536,7 @@ def chunk_adjoints(
         return  # No chunk comes before it.
     t = tl.arange(0, T)
     lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, WHOLE)
+    group, d, ok = channels(block, width, blocks_per_group, FULL)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
@@ -662,9 +636,9 @@ def backward(
     d_inner, width, blocks_per_group, blocks,
     rows, length, steps, n_chunks, n_kept,
     N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr,
-    STAGES: tl.constexpr, T: tl.constexpr, TILES: tl.constexpr,
-    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr, HAS_RESET: tl.constexpr,
-    B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,
+    FULL: tl.constexpr, STAGES: tl.constexpr, T: tl.constexpr,
+    TILES: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_RESET: tl.constexpr, B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,
     PAIRS: tl.constexpr, GIVEN: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr, AHEAD: tl.constexpr,
     TOGETHER: tl.constexpr, OVERLAP: tl.constexpr,
@@ -678,7 +652,7 @@ def backward(
     block, chunk, sequence, here = whereabouts(blocks, n_chunks)
     sequences = tl.num_programs(0) // (blocks * n_chunks)
     lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, WHOLE)
+    group, d, ok = channels(block, width, blocks_per_group, FULL)
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)
     bias = tl.load(bias_ptr + d).to(tl.float32)
@@ -859,9 +833,9 @@ def backward(
                             sums = sum_over_lanes(turned, COLUMNS)
                             terms = no_terms
                     if i % TOGETHER == 0:
-                        step = tile * T + i
-                        to = dBC_ptr + (t0 + step).to(tl.int64) * (2 * NP)
-                        there = WHOLE | (step + place // (2 * NP) < left)
+                        first = tile * T + i
+                        to = dBC_ptr + (t0 + first).to(tl.int64) * (2 * NP)
+                        there = WHOLE | (first + place // (2 * NP) < left)
                         tl.store(to + place, sums, there)
                 at = row + (t0 + tile * T + i).to(tl.int64) * d_inner + d
                 if not FIRST:
