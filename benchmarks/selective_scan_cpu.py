@@ -54,7 +54,8 @@ PEERS = ("mambapy", "transformers")
 RIVALS = ("reference", *PEERS)  # what the others are compared with
 
 SEED, THREADS = 0, 2
-MAX_TURNS, MIN_TURNS = 15, 3
+# Many turns of what is short: a machine has slow moments of some seconds.
+MAX_TURNS, MIN_TURNS = 61, 3
 BUDGET_S = 4.0  # for all turns of one contender in one mode
 SAMPLE_S = 0.01  # of as many calls as take so long
 REST_S = 0.005  # after which the threads of the one before are asleep
