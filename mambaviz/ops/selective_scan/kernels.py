@@ -51,7 +51,7 @@ bits.
 
 **One kernel after the other.** Where one writes what the next reads, the next
 may start (``launch_pdl``) before all is written, load what does not depend on
-it, and wait then. It saves some two microseconds at each step of a chain.
+it, and wait then. It saves a microsecond or two of a short scan.
 
 **Resets** select and never multiply by zero, since 0 times NaN is NaN: what
 is no number in one packed sequence stays out of the others.
