@@ -51,7 +51,7 @@ from mambaviz.models import (
     sampling,
 )
 from mambaviz.models.positions import rotate_pairs
-from mambaviz.records.store import write_record
+from mambaviz.records.store import replace_text, write_record
 
 REPEATS = 3
 NEW_TOKENS = 128
@@ -595,7 +595,7 @@ def measure(parts: list[str], out: Path) -> None:
 
     def report(*row: object) -> None:
         found["rows"].append(filled(row))
-        out.write_text(json.dumps(found))  # a run may end at any time
+        replace_text(out, json.dumps(found))  # a run may end at any time
         print(*(f"{v:.1f}" if isinstance(v, float) else v for v in row),
               flush=True)  # fmt: skip
 
@@ -603,7 +603,7 @@ def measure(parts: list[str], out: Path) -> None:
         PARTS[part](report)
         torch.cuda.empty_cache()
         found["cut_short"] = found["cut_short"][1:]
-        out.write_text(json.dumps(found))
+        replace_text(out, json.dumps(found))
 
 
 def main() -> None:
@@ -630,7 +630,7 @@ def main() -> None:
                 options.out.parent,
                 options.only_check,
             )
-            options.out.write_text(json.dumps(rows))
+            replace_text(options.out, json.dumps(rows))
         else:
             measure(options.parts, options.out)
     if options.record is not None:

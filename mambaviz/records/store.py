@@ -130,11 +130,11 @@ def write_record(
     validate_record(record)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    _replace(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    replace_text(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return path
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write a file so that no reader ever sees half of it."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
     try:

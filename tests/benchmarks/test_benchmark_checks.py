@@ -1,6 +1,7 @@
 """What the benchmarks compare before they time: a wrong result is found."""
 
 import functools
+import itertools
 import json
 import sys
 from types import SimpleNamespace
@@ -30,6 +31,12 @@ ON_GPU = pytest.mark.skipif(
 def same_gradients():
     """In sums as short as these, luck decides by how much each one errs."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def copies(monkeypatch):
+    """At a rate that needs no GPU."""
+    monkeypatch.setattr(selective_scan, "copy_rate", lambda: 3e12)
 
 
 def never(work):
@@ -250,6 +257,31 @@ def test_every_row_says_how_much_it_errs(on_a_cpu, in_stretches, monkeypatch):
     ]
     for row in rows:
         assert 0 < row["relative_error"] < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["forward", "forward + backward"])
+def test_what_differs_from_run_to_run_is_not_timed(
+    mode, on_a_cpu, monkeypatch
+):
+    """By a bit of one number, which no error would show."""
+    fused, runs = selective_scan.fused, itertools.count()
+
+    def ours(inputs, grad):
+        forward, both = fused(inputs, grad)
+
+        def racing(work=forward if mode == "forward" else both):
+            found = work()
+            if next(runs):
+                y = found["y"].view(-1)
+                y[7] = torch.nextafter(y[7], y[7] + 1)
+            return found
+
+        return (racing, both) if mode == "forward" else (forward, racing)
+
+    monkeypatch.setattr(selective_scan, "fused", ours)
+    monkeypatch.setattr(selective_scan, "time_ms", never)
+    with pytest.raises(RuntimeError, match="y differs from run to run"):
+        selective_scan.measure_shape(SMALL)
 
 
 @pytest.mark.parametrize("spoiled", ["x", "B", "A"])

@@ -10,22 +10,30 @@ import triton
 class _Noted:
     """In the place of a kernel: notes itself and the device it got."""
 
-    def __init__(self, name: str, current: list, started: list):
+    def __init__(
+        self, name: str, current: list, started: list, arguments: list
+    ):
         self.name, self.current, self.started = name, current, started
+        self.arguments = arguments
 
     def __getitem__(self, grid: tuple):
         def launch(*arguments, **named):
             self.started.append((self.name, *self.current))
+            self.arguments.append(named)
 
         return launch
 
 
-def launches(module: ModuleType, monkeypatch) -> list[tuple]:
+def launches(
+    module: ModuleType, monkeypatch, arguments: list[dict] | None = None
+) -> list[tuple]:
     """(kernel, device that ``on_device`` stands for) of each launch.
 
     Args:
         module: one that launches ``module.kernels`` within its ``on_device``.
+        arguments: filled with the named arguments of each launch.
     """
+    arguments = [] if arguments is None else arguments
     current: list[torch.device] = []
     started: list[tuple] = []
 
@@ -43,6 +51,8 @@ def launches(module: ModuleType, monkeypatch) -> list[tuple]:
     for name, kernel in vars(module.kernels).items():
         if isinstance(kernel, kinds):
             monkeypatch.setattr(
-                module.kernels, name, _Noted(name, current, started)
+                module.kernels,
+                name,
+                _Noted(name, current, started, arguments),
             )
     return started

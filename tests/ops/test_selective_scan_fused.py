@@ -666,6 +666,29 @@ def test_kernels_start_on_the_device_of_the_tensors(schedulers, monkeypatch):
     assert started == [(name, x.device) for name in expected]
 
 
+@pytest.mark.parametrize("d_state", [1, 16])
+def test_no_tile_reaches_into_the_next_chunk(d_state, monkeypatch):
+    """Both would write what is kept there; states are 8 steps apart here."""
+    monkeypatch.setattr(fused, "_schedulers", lambda device: 64)
+    arguments = []
+    started = launches(fused, monkeypatch, arguments)
+    x = torch.empty(1, 256, 96, device="meta")
+    A = torch.empty(96, d_state, device="meta")
+    B = torch.empty(1, 256, 1, d_state, device="meta")
+    tensors = x, x, A, B, B, None, None, None, None, None, True
+    with fused.keeping(4 * 3 * 32 * d_state * 256 // 8):
+        y, last, kept = fused.forward(*tensors, True)
+        assert kept.shape[2] == 32
+        fused.backward(y, last, kept, *tensors)
+    chunks = [
+        (named["T"], named["steps"])
+        for (name, _), named in zip(started, arguments, strict=True)
+        if name in ("forward", "chunk_adjoints") and named["n_chunks"] > 1
+    ]
+    assert (8, 8) in chunks
+    assert all(steps % tile == 0 for tile, steps in chunks)
+
+
 @ON_GPU
 @pytest.mark.parametrize(
     "dtype", [torch.float32, torch.bfloat16, torch.float16]

@@ -114,7 +114,7 @@ class Cut(NamedTuple):
     @property
     def parts(self) -> int:
         """Passes over time, each with at most STATES states."""
-        return -(-self.d_state // STATES)
+        return len(self.padded)
 
     @property
     def padded(self) -> list[int]:
@@ -451,6 +451,9 @@ def _walk(
     ``follows``: right after a kernel of ours.
     """
     cut = inputs.cut
+    tile = inputs.tile
+    if plan.n_chunks > 1:  # Kept states may lie closer than a tile is long.
+        tile = min(tile, plan.steps)
     source = "zero" if initial is None else "given"
     unused = inputs.x
     kernels.forward[(cut.batch * plan.n_chunks * cut.blocks,)](
@@ -471,7 +474,7 @@ def _walk(
         steps=plan.steps,
         n_kept=0 if kept is None else kept.shape[1],
         spacing=spacing,
-        T=inputs.tile,
+        T=tile,
         GRAIN=SPACING,
         DENSE=spacing == SPACING,
         STAGES=_stages(inputs.padded),

@@ -598,8 +598,8 @@ def chunk_adjoints(
 
 
 @triton.jit
-def add_exactly(total, low, more):
-    """total + more, and what rounding took away, to be added next time."""
+def add_compensated(total, low, more):
+    """total + more by Kahan's summation: ``low`` is what rounding added."""
     more -= low
     after = total + more
     return after, (after - total) - more
@@ -607,7 +607,10 @@ def add_exactly(total, low, more):
 
 @triton.jit
 def put(tile, here, slice):
-    """A tile with a slice where ``here``, in place of zeros."""
+    """A tile with a slice where ``here``, in place of zeros.
+
+    As in ``load_states``, the sum in integers takes no instruction.
+    """
     bits = slice.to(tl.int32, bitcast=True)
     bits = tl.where(here[:, None, None], bits[None], 0)
     return (tile.to(tl.int32, bitcast=True) + bits).to(
@@ -868,8 +871,8 @@ def backward(
                     tl.store(at_sum, y, ok & live)
                     tl.store(at_sum + block_size, gB, ok & live)
                     tl.store(at_sum + 2 * block_size, wA, ok & live)
-        dD, low_D = add_exactly(dD, low_D, group_D)
-        dbias, low_bias = add_exactly(dbias, low_bias, group_bias)
+        dD, low_D = add_compensated(dD, low_D, group_D)
+        dbias, low_bias = add_compensated(dbias, low_bias, group_bias)
     everywhere = lane >= 0
     p = dA_ptr + here * ((NP + 2) * LANES)
     store_states(p, LANES, lane, everywhere, dA, NP, NP)
