@@ -243,7 +243,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def test_one_load_too_many_is_noticed():
-    before = "        p = delta_ptr + time[:, None] * delta_l + d[None, :]\n"
+    before = "        p = delta_ptr + own_time * delta_l + d[None, :]\n"
     done = python(
         "-c", CHANGED, before, f"        x += 0 * tl.load(p)\n{before}"
     )

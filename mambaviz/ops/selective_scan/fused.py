@@ -26,16 +26,17 @@ from mambaviz.ops.selective_scan import kernels
 from mambaviz.ops.selective_scan.reference import with_groups
 
 LANES = 32
-# States of a channel that one thread holds; more take several passes.
+# States of a channel that one pass works on; more take several.
 STATES = 16
+# Threads that share so many: twice the programs, each with half the registers.
+THREADS = 2
 MAX_STATES = 256
 # Steps that are written out one after the other, forwards: the exponentials
-# of one hide the latency of another.
+# of one hide the latency of another. TILE_OF_BOTH where two threads share.
 TILE = 8
-# A checkpoint every SPACING steps, backwards in tiles of that many steps; of
-# BACK_TILE with STATES states, since none of a tile may spill from registers.
+TILE_OF_BOTH = 16
+# A checkpoint every SPACING steps, backwards in tiles of that many steps.
 SPACING = 4
-BACK_TILE = 2
 # Tiles that are on their way while another is computed. With fewer than
 # STATES states more programs find room side by side, and each needs fewer.
 STAGES = 4
@@ -60,6 +61,14 @@ FEWER_WARPS = 2
 GOOD_CHUNK = 64
 MIN_CHUNK = 16
 ENOUGH_WARPS = 0.7
+# Backwards, of STATES states, BACK_WARPS programs find room; more take turns.
+# As parts of the time that one turn takes for the whole length, measured: that
+# of another turn, since its last programs wait; of the first pass over chunks,
+# where all schedulers have work; and what one program of it alone would take.
+BACK_WARPS = 2
+ANOTHER_TURN = 0.02
+FIRST_PASS = 0.15
+FIRST_PASS_ALONE = 0.24
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -110,6 +119,11 @@ class Cut(NamedTuple):
     def blocks(self) -> int:
         """Of all groups."""
         return self.groups * self.blocks_per_group
+
+    @property
+    def programs(self) -> int:
+        """Of a pass over all time, with a thread for each channel."""
+        return self.batch * self.blocks
 
     @property
     def parts(self) -> int:
@@ -178,23 +192,51 @@ class Plan(NamedTuple):
         cls, cut: Cut, device: torch.device, padded: int = STATES
     ) -> "Plan":
         """One chunk if that is enough programs; chunks cost a second pass."""
-        if cut.batch * cut.blocks >= ENOUGH_WARPS * _schedulers(device):
+        programs = _threads(padded) * cut.programs
+        if programs >= ENOUGH_WARPS * _schedulers(device):
             return cls(1, cut.length)
-        return cls.backwards(cut, device, padded)
+        return cls._side_by_side(cut, device, padded)
 
     @classmethod
     def backwards(
         cls, cut: Cut, device: torch.device, padded: int = STATES
     ) -> "Plan":
+        """As many programs as find room, in one turn or several."""
+        if padded < STATES:
+            return cls._side_by_side(cut, device, padded)
+        room = BACK_WARPS * _schedulers(device)
+        fill = THREADS * cut.programs / room
+
+        def cost(n_chunks: int) -> float:
+            turns = math.ceil(n_chunks * fill)
+            total = turns / n_chunks * (1 + ANOTHER_TURN * turns)
+            if n_chunks > 1:
+                total += FIRST_PASS * fill + FIRST_PASS_ALONE / n_chunks
+            return total
+
+        most = min(math.ceil(4 / fill), cls._most(cut, device))
+        return cls._of(cut, min(range(1, most + 1), key=cost), padded)
+
+    @classmethod
+    def _side_by_side(
+        cls, cut: Cut, device: torch.device, padded: int
+    ) -> "Plan":
         """WARPS programs a scheduler, or fewer, if chunks would be short."""
         warps = WARPS if padded == STATES else WARPS_OF_FEW
+        n_chunks = round(warps * _schedulers(device) / cut.programs)
+        return cls._of(cut, min(n_chunks, cls._most(cut, device)), padded)
+
+    @classmethod
+    def _most(cls, cut: Cut, device: torch.device) -> int:
+        """More chunks would be too short."""
+        few = round(FEWER_WARPS * _schedulers(device) / cut.programs)
+        most = max(few, cut.length // GOOD_CHUNK)
+        return max(1, min(most, cut.length // MIN_CHUNK))
+
+    @classmethod
+    def _of(cls, cut: Cut, n_chunks: int, padded: int) -> "Plan":
+        """About so many chunks, of whole tiles."""
         tile = _tile(padded)
-        a_warp_each = _schedulers(device) / (cut.batch * cut.blocks)
-        n_chunks = min(
-            round(warps * a_warp_each),
-            max(round(FEWER_WARPS * a_warp_each), cut.length // GOOD_CHUNK),
-            cut.length // MIN_CHUNK,
-        )
         steps = -(-cut.length // max(1, n_chunks))
         steps = -(-steps // tile) * tile
         return cls(-(-cut.length // steps), steps)
@@ -203,6 +245,11 @@ class Plan(NamedTuple):
 def _tile(padded: int) -> int:
     """Steps of a tile: of pairs it has a number for each thread."""
     return max(TILE, LANES // (2 * padded))
+
+
+def _threads(padded: int) -> int:
+    """Threads that share a channel."""
+    return THREADS if padded == STATES else 1
 
 
 def _stages(padded: int) -> int:
@@ -337,11 +384,14 @@ class Inputs(NamedTuple):
             "A_ptr": self.A,
         }
 
-    def sequences(self, *names: str) -> dict[str, Tensor | int]:
-        """Pointers and strides of what the kernels walk through."""
+    def sequences(self, *names: str, tile: int = 0) -> dict[str, Tensor | int]:
+        """Pointers and strides of what the kernels walk through.
+
+        In tiles of so many steps, or of their own size.
+        """
         arguments = {
             "length": self.cut.length,
-            "WHOLE": self.cut.length % self.tile == 0,
+            "WHOLE": self.cut.length % (tile or self.tile) == 0,
             "reset_ptr": self.reset,
         }
         for name in names:
@@ -451,13 +501,16 @@ def _walk(
     ``follows``: right after a kernel of ours.
     """
     cut = inputs.cut
-    tile = inputs.tile
+    tile, threads = inputs.tile, 1
     if plan.n_chunks > 1:  # Kept states may lie closer than a tile is long.
         tile = min(tile, plan.steps)
+        threads = 1 if cut.width % LANES == 0 else _threads(inputs.padded)
+    elif inputs.padded == STATES:
+        tile, threads = TILE_OF_BOTH, THREADS
     source = "zero" if initial is None else "given"
     unused = inputs.x
-    kernels.forward[(cut.batch * plan.n_chunks * cut.blocks,)](
-        **inputs.sequences("x", "delta", "z"),
+    kernels.forward[(cut.programs * plan.n_chunks * threads,)](
+        **inputs.sequences("x", "delta", "z", tile=tile),
         **inputs.sizes(plan),
         **_state_strides("initial", initial),
         D_ptr=inputs.D,
@@ -484,6 +537,7 @@ def _walk(
         WRITE_Y=y is not None,
         FIRST=first,
         LAST=final,
+        THREADS=threads,
         **_after_ours(inputs.x.device, follows),
         num_warps=1,
     )
@@ -501,7 +555,7 @@ def _join(
     """The state at the start of each chunk; in reverse, r at its end."""
     cut = inputs.cut
     states = torch.empty_like(ends)
-    kernels.join_chunks[(cut.batch * cut.blocks * inputs.padded,)](
+    kernels.join_chunks[(cut.programs * inputs.padded,)](
         **inputs.sizes(plan),
         **_state_strides("initial", initial),
         ends_ptr=ends,
@@ -651,11 +705,13 @@ def _backward(
     rows = cut.batch * cut.length
     if flags["B_FIXED"] and flags["C_FIXED"]:
         rows = 0
-    partial = over_time.new_empty(cut.blocks, rows, 2 * inputs.padded)
+    threads = _threads(inputs.padded)
+    partial = over_time.new_empty(
+        threads * cut.blocks, rows, 2 * inputs.padded
+    )
     before = over_time.new_empty(cut.batch, cut.d_inner, n)
     begin = stretch.begin
-    tile = SPACING if inputs.padded < STATES else BACK_TILE
-    kernels.backward[(cut.batch * n_chunks * cut.blocks,)](
+    kernels.backward[(cut.programs * n_chunks * threads,)](
         **inputs.sequences("x", "delta", "z"),
         **inputs.sizes(plan),
         **_strides(grad_y, grad=("b", "l")),
@@ -678,11 +734,10 @@ def _backward(
         rows=grads.x.shape[1],
         steps=plan.steps,
         n_kept=kept.shape[1],
-        T=tile,
-        TILES=SPACING // tile,
-        TOGETHER=min(tile, STATES // inputs.padded),
+        T=SPACING,
         STAGES=BACK_STAGES,
-        AHEAD=inputs.x.dtype != torch.float32,
+        THREADS=threads,
+        AHEAD=threads == 1 and inputs.x.dtype != torch.float32,
         GIVEN=given is not None,
         FIRST=stretch.part == 0,
         LAST=stretch.part == cut.parts - 1,
@@ -731,7 +786,7 @@ def _sum_blocks(
         dC,
         *(dB.stride()[:3] if dB.ndim == 4 else (0, 0, 0)),
         *(dC.stride()[:3] if dC.ndim == 4 else (0, 0, 0)),
-        cut.blocks_per_group,
+        _threads(inputs.padded) * cut.blocks_per_group,
         count,
         cut.length,
         N=inputs.A.shape[1],
@@ -757,7 +812,7 @@ def _later(
     totals = cut.room(plan.n_chunks, 1, inputs.x)
     arguments = inputs.sequences("delta", "z")
     del arguments["B_FIXED"]
-    kernels.chunk_adjoints[(cut.batch * plan.n_chunks * cut.blocks,)](
+    kernels.chunk_adjoints[(cut.programs * plan.n_chunks,)](
         **arguments,
         **inputs.sizes(plan),
         **_strides(grad_y, grad=("b", "l")),
@@ -796,7 +851,7 @@ def _stretch(cut: Cut, spacing: int) -> int:
     """Steps of time that the backward pass works on at once."""
     blocks = cut.batch * cut.blocks
     states = max(cut.padded)
-    steps = PARTIAL_BYTES // (blocks * 2 * states * 4)
+    steps = PARTIAL_BYTES // (blocks * _threads(states) * 2 * states * 4)
     if spacing > SPACING:
         per_step = blocks * LANES * states * 4 // SPACING
         steps = min(steps, KEPT_BYTES // per_step)

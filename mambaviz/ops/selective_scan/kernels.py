@@ -11,15 +11,21 @@ x, delta, z and y are read and written 32 neighbours at a time. Of the steps,
 T are written out one after the other, so that the exponentials of one hide
 the latency of another; what a tile reads is asked for one tile ahead.
 
+**Or two.** Sixteen states fill a thread's registers, and with few such threads
+side by side the GPU waits. So two threads (THREADS) share a channel, eight
+states each: there are twice as many programs, of 16 channels each. What a
+channel needs once a step, softplus and the gate, either thread does for every
+other step and hands to its partner; sums over states they add together.
+
 **What is read, what is written.** Per step and channel x, delta and z in, y
 out; B_t and C_t once per 32 channels, from the cache. The state, d_state
 times as large, is read and written only where a chunk of time begins. With
 bfloat16 and 16 states that is 8 bytes for each step and channel instead of
 the 384 and more of one operation after the other. Training adds the state
-before every CK-th step, written once and read once: 4 d_state / CK bytes each
-time, 16 with 16 states and CK = 4. The backward pass reads x, delta, z and
-dy, writes dx, ddelta and dz, and writes and reads again the partial sums of
-dB and dC, 8 d_state bytes for each step and 32 channels: 4 per channel.
+before every 4th step, written once and read once: d_state bytes each time.
+The backward pass reads x, delta, z and dy, writes dx, ddelta and dz, and
+writes and reads again the partial sums of dB and dC, 8 d_state bytes for each
+step and program: with 16 states, 8 for each channel.
 
 **Chunks of time.** Where batch times channels is too small to fill the GPU,
 time is cut into chunks:
@@ -39,15 +45,14 @@ all that step t needs to know of the later ones:
     ddelta_t = x_t (g_t . B_t) + A . (r_{t-1} h_{t-1})
     dA = sum over time of delta_t r_{t-1} h_{t-1}
 
-h is recomputed, T steps at a time, from the checkpoints of the forward pass.
+h is recomputed, a tile at a time, from the checkpoints of the forward pass.
 
-**Sums over channels** are the only ones that leave a thread. They are written
-as the product of a row of ones with the 32 channels' terms, in full float32:
-the compiler turns it over through shared memory and gives each thread one
-column to add up. Of fewer than 16 states the terms of several steps make up
-the 32 columns. A block writes its own partial sum, and ``fused.py`` adds the
-blocks in a fixed order. There is no atomic addition: every run gives the same
-bits.
+**Sums over channels** are the only ones that leave a thread and its partner.
+They are written as the product of a row of ones with all channels' terms, in
+full float32: the compiler turns it over through shared memory and gives each
+thread a column or two to add up. A program writes its own partial sum, and
+``sum_blocks`` adds them in a fixed order. There is no atomic addition: every
+run gives the same bits.
 
 **One kernel after the other.** Where one writes what the next reads, the next
 may start (``launch_pdl``) before all is written, load what does not depend on
@@ -137,17 +142,26 @@ def sigmoid(v):
 
 
 @triton.jit
-def load_states(p, stride, lane, N: tl.constexpr, NP: tl.constexpr):
-    """(NP, LANES) from N rows, the others zero.
+def load_states(
+    p, stride, lane, N: tl.constexpr, NP: tl.constexpr,
+    THREADS: tl.constexpr = 1,
+):  # fmt: skip
+    """(NP // THREADS, LANES): the states of each thread, zero from N on.
 
     Row by row, since the layout of a two-dimensional load would stay with
     the state: thread and channel would no longer be the same. The sum in
     integers joins the rows without an instruction.
     """
-    n = tl.arange(0, NP)
-    h = tl.zeros((NP, LANES), tl.int32)
-    for i in tl.static_range(N):
-        row = tl.load(p + i * stride + lane)
+    OWN: tl.constexpr = NP // THREADS
+    n = tl.arange(0, OWN)
+    before = tl.arange(0, LANES) // (LANES // THREADS) * OWN
+    lane += before * stride
+    h = tl.zeros((OWN, LANES), tl.int32)
+    for i in tl.static_range(min(N, OWN)):
+        if THREADS == 1 or N == NP:
+            row = tl.load(p + i * stride + lane)
+        else:
+            row = tl.load(p + i * stride + lane, before + i < N, 0.0)
         row = row.to(tl.float32).to(tl.int32, bitcast=True)
         h += tl.where((n == i)[:, None], row[None, :], 0)
     return h.to(tl.float32, bitcast=True)
@@ -161,12 +175,19 @@ def pick(tile, here, axis: tl.constexpr):
 
 
 @triton.jit
-def store_states(p, stride, lane, ok, h, N: tl.constexpr, NP: tl.constexpr):
-    """N rows of LANES from a state, where ``ok``."""
-    n = tl.arange(0, NP)
-    for i in tl.static_range(N):
+def store_states(
+    p, stride, lane, ok, h, N: tl.constexpr, NP: tl.constexpr,
+    THREADS: tl.constexpr = 1,
+):  # fmt: skip
+    """The first N states, where ``ok``."""
+    OWN: tl.constexpr = NP // THREADS
+    n = tl.arange(0, OWN)
+    before = tl.arange(0, LANES) // (LANES // THREADS) * OWN
+    lane += before * stride
+    for i in tl.static_range(min(N, OWN)):
         row = pick(h, (n == i)[:, None], 0)
-        tl.store(p + i * stride + lane, row, ok)
+        there = ok if THREADS == 1 or N == NP else ok & (before + i < N)
+        tl.store(p + i * stride + lane, row, there)
 
 
 @triton.jit
@@ -176,44 +197,6 @@ def clamp(i, left, WHOLE: tl.constexpr):
         return i
     else:
         return tl.minimum(i, left - 1)
-
-
-@triton.jit
-def load_steps(p, stride, lane, left, T: tl.constexpr, WHOLE: tl.constexpr):
-    """T rows of a sequence, of which ``left`` are left; the last repeats."""
-    rows = ()
-    for i in tl.static_range(T):
-        row = p + clamp(i, left, WHOLE) * stride
-        rows = rows + (tl.load(row + lane),)
-    return rows
-
-
-@triton.jit
-def load_weights(
-    B_ptr, C_ptr, B_n, C_n, B_fixed, C_fixed, N: tl.constexpr,
-    NP: tl.constexpr, B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,
-    PAIRS: tl.constexpr,
-):  # fmt: skip
-    """B and C of a step, to be multiplied with states; zero from N on."""
-    n = tl.arange(0, NP)
-    if PAIRS:
-        pairs = tl.load(B_ptr + tl.arange(0, 2 * NP))
-        B, C = tl.split(tl.reshape(pairs, (NP, 2)))
-        return B[:, None], C[:, None]
-    else:
-        if B_FIXED:
-            B = B_fixed
-        elif N == NP:
-            B = tl.load(B_ptr + n * B_n).to(tl.float32)[:, None]
-        else:
-            B = tl.load(B_ptr + n * B_n, n < N, 0.0).to(tl.float32)[:, None]
-        if C_FIXED:
-            C = C_fixed
-        elif N == NP:
-            C = tl.load(C_ptr + n * C_n).to(tl.float32)[:, None]
-        else:
-            C = tl.load(C_ptr + n * C_n, n < N, 0.0).to(tl.float32)[:, None]
-        return B, C
 
 
 @triton.jit
@@ -244,23 +227,30 @@ def await_previous(OVERLAP: tl.constexpr):
 
 
 @triton.jit
-def whereabouts(blocks, n_chunks):
-    """This program's block, chunk and sequence, and its own number."""
-    here = tl.program_id(0)
+def whereabouts(blocks, n_chunks, THREADS: tl.constexpr = 1):
+    """This program's block, chunk, sequence, their number, and the slots.
+
+    A block has LANES channels, each in its slot. THREADS programs share it.
+    """
+    here = tl.program_id(0) // THREADS
     block = here % blocks
     chunk = here // blocks % n_chunks
     sequence = here // (blocks * n_chunks)
-    return block, chunk, sequence.to(tl.int64), here.to(tl.int64)
+    slot = tl.arange(0, LANES)
+    if THREADS > 1:
+        own: tl.constexpr = LANES // THREADS
+        slot = tl.program_id(0) % THREADS * own + slot % own
+    return block, chunk, sequence.to(tl.int64), here.to(tl.int64), slot
 
 
 @triton.jit
-def channels(block, width, blocks_per_group, FULL: tl.constexpr):
-    """A block's group and channels, and which of its lanes have one.
+def channels(block, slot, width, blocks_per_group, FULL: tl.constexpr):
+    """A block's group, and the channels in its slots; not all have one.
 
     A block never crosses the border between two groups of channels.
     """
     group = block // blocks_per_group
-    inside = (block % blocks_per_group) * LANES + tl.arange(0, LANES)
+    inside = (block % blocks_per_group) * LANES + slot
     if FULL:
         ok = tl.full((LANES,), 1, tl.int1)
     else:
@@ -334,6 +324,61 @@ def tile_half(
         return tl.load(p + which)[:, :, None]
 
 
+@triton.jit
+def own_steps(T: tl.constexpr, THREADS: tl.constexpr):
+    """Which steps of a tile a thread looks after: every THREADS-th."""
+    if THREADS == 1:
+        return tl.arange(0, T)[:, None]
+    else:
+        thread = tl.arange(0, LANES) // (LANES // THREADS)
+        return tl.arange(0, T // 2)[:, None] * 2 + thread[None, :]
+
+
+@triton.jit
+def for_both(rows, T: tl.constexpr, THREADS: tl.constexpr):
+    """(T, LANES): each of two threads gets the other's steps too."""
+    if THREADS == 1:
+        return rows
+    else:
+        lane = tl.arange(0, LANES)[None, :] % (LANES // 2)
+        lane = tl.broadcast_to(lane, rows.shape)
+        even = tl.gather(rows, lane, 1)
+        odd = tl.gather(rows, lane + LANES // 2, 1)
+        return tl.reshape(
+            tl.permute(tl.join(even, odd), (0, 2, 1)), (T, LANES)
+        )
+
+
+@triton.jit
+def sum_of_both(rows, T: tl.constexpr, THREADS: tl.constexpr):
+    """What two threads have together, to each for its own steps."""
+    if THREADS == 1:
+        return rows
+    else:
+        lane = tl.arange(0, LANES)[None, :]
+        steps = tl.reshape(rows, (T // 2, 2, LANES))
+        even, odd = tl.split(tl.permute(steps, (0, 2, 1)))
+        first = lane < LANES // 2
+        here, there = tl.where(first, even, odd), tl.where(first, odd, even)
+        lane = tl.broadcast_to(lane ^ (LANES // 2), there.shape)
+        return here + tl.gather(there, lane, 1)
+
+
+@triton.jit
+def own_weights(
+    rows, T: tl.constexpr, NP: tl.constexpr, THREADS: tl.constexpr
+):  # fmt: skip
+    """(T, NP // THREADS, LANES) of (T, NP, 1): those of a thread's states."""
+    if THREADS == 1:
+        return rows
+    else:
+        OWN: tl.constexpr = NP // THREADS
+        WIDTH: tl.constexpr = LANES // THREADS
+        rows = tl.reshape(rows, (T, THREADS, OWN, 1))
+        rows = tl.broadcast_to(rows, (T, THREADS, OWN, WIDTH))
+        return tl.reshape(tl.permute(rows, (0, 2, 1, 3)), (T, OWN, LANES))
+
+
 @triton.jit(do_not_specialize=RUNTIME)
 def forward(
     x_ptr, delta_ptr, z_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr, reset_ptr,
@@ -349,43 +394,44 @@ def forward(
     FROM: tl.constexpr, KEEP: tl.constexpr, GRAIN: tl.constexpr,
     DENSE: tl.constexpr, ENDS: tl.constexpr, WRITE_Y: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr, OVERLAP: tl.constexpr,
+    THREADS: tl.constexpr,
 ):  # fmt: skip
     """A chunk of time: y, or (ENDS) its last state and its sum of delta.
 
     FROM "zero", "given" (``initial_state``) or "states" (one a chunk).
     """
-    block, chunk, sequence, here = whereabouts(blocks, n_chunks)
+    block, chunk, sequence, here, slot = whereabouts(blocks, n_chunks, THREADS)
     if ENDS:
         let_next_start(OVERLAP)
         if chunk == n_chunks - 1:
             return  # No chunk comes after it.
     t = tl.arange(0, T)
-    lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, FULL)
+    own = own_steps(T, THREADS)
+    group, d, ok = channels(block, slot, width, blocks_per_group, FULL)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
-    A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
+    A2 = load_states(A_ptr, A_n, d * A_d, N, NP, THREADS) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
     B_fixed = A2
     C_fixed = A2
     if B_FIXED:
-        B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP)
+        B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP, THREADS)
     else:
         B_ptr += sequence * B_b + group.to(tl.int64) * B_g
     if C_FIXED:
-        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP)
+        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP, THREADS)
     else:
         C_ptr += sequence * C_b + group.to(tl.int64) * C_g
     if FROM == "given":
         states = initial_ptr + sequence * initial_b
-        h = load_states(states, initial_n, d * initial_d, N, NP)
+        h = load_states(states, initial_n, d * initial_d, N, NP, THREADS)
     elif FROM == "states":
         states = initial_ptr + here * (NP * LANES)
-        h = load_states(states, LANES, lane, NP, NP)
+        h = load_states(states, LANES, slot, NP, NP, THREADS)
     else:
-        h = tl.zeros((NP, LANES), tl.float32)
+        h = tl.zeros((NP // THREADS, LANES), tl.float32)
     total = tl.zeros((1, LANES), tl.float32)
     x_ptr += sequence * x_b
     delta_ptr += sequence * delta_b
@@ -397,33 +443,38 @@ def forward(
     start = chunk * steps
     for t0 in tl.range(0, tl.minimum(steps, length - start), T,
                        num_stages=STAGES):  # fmt: skip
-        now = start + t0 + t
-        live = (now < length)[:, None] | WHOLE
-        time = now.to(tl.int64)
-        if not WHOLE:
-            time = tl.minimum(now, length - 1).to(tl.int64)
-        p = x_ptr + time[:, None] * x_l + d[None, :]
+        time = clamp(start + t0 + t, length, WHOLE).to(tl.int64)
+        live = (start + t0 + own < length) | WHOLE
+        own_time = clamp(start + t0 + own, length, WHOLE).to(tl.int64)
+        p = x_ptr + own_time * x_l + d[None, :]
         x = tl.load(p).to(tl.float32)
-        p = delta_ptr + time[:, None] * delta_l + d[None, :]
+        p = delta_ptr + own_time * delta_l + d[None, :]
         dt = step_size(tl.load(p), bias, live, SOFTPLUS)
+        dts = for_both(dt, T, THREADS)
         if PAIRS and ENDS:
             B = tile_half(B_ptr, 0, time, B_l, NP, T)
+            C = B
         elif PAIRS:
             B, C = tile_pairs(B_ptr, time, B_l, NP, T)
         else:
             B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
             C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
-        a = tl.exp2(dt[:, None, :] * A2[None])
+        if not B_FIXED:
+            B = own_weights(B, T, NP, THREADS)
+        if not C_FIXED:
+            C = own_weights(C, T, NP, THREADS)
+        a = tl.exp2(dts[:, None, :] * A2[None])
         goes_on = first
-        sizes = dt
+        sizes = dts
         starts = live
         if HAS_RESET:
-            starts = (tl.load(reset_ptr + time) != 0)[:, None] & live
+            inside = (start + t0 + t < length) | WHOLE
+            starts = ((tl.load(reset_ptr + time) != 0) & inside)[:, None]
             goes_on = first & (starts == 0)[:, None, :]
-            sizes = tl.where(starts, float("nan"), dt)
+            sizes = tl.where(starts, float("nan"), dts)
         if ENDS:
             total += tl.sum(sizes[:, None, :], 0)
-        b = (dt * x)[:, None, :] * B
+        b = for_both(dt * x, T, THREADS)[:, None, :] * B
         b = tl.where(goes_on, a * h[None] + b, b)
         hs = scan_tile(a, b, starts, HAS_RESET)
         if KEEP:
@@ -437,20 +488,20 @@ def forward(
                     if i > 0:
                         before = pick(hs, (t == i - 1)[:, None, None], 0)
                     to = (k // every).to(tl.int64) * blocks * (NP * LANES)
-                    keep = (lane >= 0) & (k < length)
-                    store_states(kept_ptr + to, LANES, lane, keep, before,
-                                 NP, NP)  # fmt: skip
+                    keep = (slot >= 0) & (k < length)
+                    store_states(kept_ptr + to, LANES, slot, keep, before,
+                                 NP, NP, THREADS)  # fmt: skip
         h = pick(hs, last, 0)
         if WRITE_Y:
-            at = time[:, None] * d_inner + d[None, :]
+            at = own_time * d_inner + d[None, :]
             write = ok[None, :] & live
-            y = tl.sum(hs * C, 1)
+            y = sum_of_both(tl.sum(hs * C, 1), T, THREADS)
             if not FIRST:
                 y += tl.load(sum_ptr + at)
             if LAST:
                 y += D * x
                 if HAS_Z:
-                    p = z_ptr + time[:, None] * z_l + d[None, :]
+                    p = z_ptr + own_time * z_l + d[None, :]
                     z = tl.load(p).to(tl.float32)
                     y *= z * sigmoid(z)
                 tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), write)
@@ -458,12 +509,12 @@ def forward(
                 tl.store(sum_ptr + at, y, write)
     if ENDS:
         p = ends_ptr + here * (NP * LANES)
-        store_states(p, LANES, lane, lane >= 0, h, NP, NP)
-        tl.store(totals_ptr + here * LANES + lane[None, :], total)
+        store_states(p, LANES, slot, slot >= 0, h, NP, NP, THREADS)
+        tl.store(totals_ptr + here * LANES + slot[None, :], total)
     if WRITE_Y:
         p = last_ptr + sequence * d_inner * N
         last_chunk = ok & (chunk == n_chunks - 1)
-        store_states(p, 1, d * N, last_chunk, h, N, NP)
+        store_states(p, 1, d * N, last_chunk, h, N, NP, THREADS)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -486,7 +537,7 @@ def join_chunks(
     block = tl.program_id(0) // NP % blocks
     sequence = (tl.program_id(0) // (NP * blocks)).to(tl.int64)
     lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, FULL)
+    group, d, ok = channels(block, lane, width, blocks_per_group, FULL)
     A2 = tl.zeros((LANES,), tl.float32)
     h = tl.zeros((LANES,), tl.float32)
     if n < N:
@@ -531,12 +582,11 @@ def chunk_adjoints(
 ):  # fmt: skip
     """The r with which a chunk begins, if it ends with r = 0; sum of delta."""
     let_next_start(OVERLAP)
-    block, chunk, sequence, here = whereabouts(blocks, n_chunks)
+    block, chunk, sequence, here, lane = whereabouts(blocks, n_chunks)
     if chunk == 0:
         return  # No chunk comes before it.
     t = tl.arange(0, T)
-    lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, FULL)
+    group, d, ok = channels(block, lane, width, blocks_per_group, FULL)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
     A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
@@ -612,19 +662,89 @@ def put(tile, here, slice):
     As in ``load_states``, the sum in integers takes no instruction.
     """
     bits = slice.to(tl.int32, bitcast=True)
-    bits = tl.where(here[:, None, None], bits[None], 0)
+    bits = tl.where(here, bits[None], 0)
     return (tile.to(tl.int32, bitcast=True) + bits).to(
         tl.float32, bitcast=True
     )
 
 
 @triton.jit
-def sum_over_lanes(rows, COLUMNS: tl.constexpr):
-    """(COLUMNS,) from (LANES, ...), each thread's column added up by one."""
-    rows = tl.reshape(rows, (LANES, COLUMNS))
-    ones = tl.full((1, LANES), 1.0, tl.float32)
-    sums = tl.dot(ones, rows, input_precision="ieee")
-    return tl.reshape(sums, (COLUMNS,))
+def store_sums(
+    p, to_B, to_C, first, skip, left, T: tl.constexpr, NP: tl.constexpr,
+    WHOLE: tl.constexpr, THREADS: tl.constexpr,
+):  # fmt: skip
+    """Sums over channels of the steps ``first``, ``first + skip``, ...
+
+    In rows of pairs; a thread adds up one of their columns or two.
+    """
+    OWN: tl.constexpr = NP // THREADS
+    WIDTH: tl.constexpr = LANES // THREADS
+    terms = tl.reshape(tl.join(to_B, to_C), (T, OWN, THREADS, WIDTH, 2))
+    terms = tl.permute(terms, (3, 0, 2, 1, 4))
+    terms = tl.reshape(terms, (WIDTH, T * NP * 2))
+    ones = tl.full((1, WIDTH), 1.0, tl.float32)
+    sums = tl.dot(ones, terms, input_precision="ieee")
+    sums = tl.reshape(sums, (T * NP * 2,))
+    place = tl.arange(0, T * NP * 2)
+    t = first + place // (2 * NP) * skip
+    tl.store(p + t * (2 * NP) + place % (2 * NP), sums, WHOLE | (t < left))
+
+
+@triton.jit
+def every_other(tile, T: tl.constexpr, OWN: tl.constexpr):
+    """The even steps of a tile, and the odd ones."""
+    pairs = tl.reshape(tile, (T // 2, 2, OWN, LANES))
+    return tl.split(tl.permute(pairs, (0, 2, 3, 1)))
+
+
+@triton.jit
+def sum_over_channels(
+    p, to_B, to_C, left, T: tl.constexpr, NP: tl.constexpr,
+    WHOLE: tl.constexpr, THREADS: tl.constexpr,
+):  # fmt: skip
+    """The block's part of dB and dC of a tile.
+
+    For more columns than two a thread, the compiler would rearrange all terms
+    between threads once more: then half of the steps at a time.
+    """
+    if T * NP <= LANES:
+        store_sums(p, to_B, to_C, 0, 1, left, T, NP, WHOLE, THREADS)
+    else:
+        H: tl.constexpr = T // 2
+        even_B, odd_B = every_other(to_B, T, NP // THREADS)
+        even_C, odd_C = every_other(to_C, T, NP // THREADS)
+        store_sums(p, even_B, even_C, 0, 2, left, H, NP, WHOLE, THREADS)
+        store_sums(p, odd_B, odd_C, 1, 2, left, H, NP, WHOLE, THREADS)
+
+
+@triton.jit
+def load_rows(p, i, stride, d, AHEAD: tl.constexpr):
+    """Rows i of a sequence.
+
+    Said to be aligned to nothing, each thread loads what it works on, not
+    several neighbours, and nothing has to change its layout. But only what is
+    loaded by 4 bytes and more can be on its way through shared memory.
+    """
+    p += i * stride + d[None, :]
+    if AHEAD or p.dtype.element_ty == tl.float32:
+        p = tl.multiple_of(p, [1, 1])
+    return tl.load(p)
+
+
+@triton.jit
+def load_own(
+    x_ptr, delta_ptr, grad_y_ptr, z_ptr, x_l, delta_l, grad_l, z_l,
+    t, i, d, HAS_Z: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """x, delta, dy and z of the steps i from t on; without z, dy again."""
+    t = t.to(tl.int64)
+    x = load_rows(x_ptr + t * x_l, i, x_l, d, AHEAD)
+    delta = load_rows(delta_ptr + t * delta_l, i, delta_l, d, AHEAD)
+    dy = load_rows(grad_y_ptr + t * grad_l, i, grad_l, d, AHEAD)
+    if HAS_Z:
+        return x, delta, dy, load_rows(z_ptr + t * z_l, i, z_l, d, AHEAD)
+    else:
+        return x, delta, dy, dy
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -640,263 +760,213 @@ def backward(
     rows, length, steps, n_chunks, n_kept,
     N: tl.constexpr, NP: tl.constexpr, WHOLE: tl.constexpr,
     FULL: tl.constexpr, STAGES: tl.constexpr, T: tl.constexpr,
-    TILES: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr,
+    SOFTPLUS: tl.constexpr, HAS_Z: tl.constexpr,
     HAS_RESET: tl.constexpr, B_FIXED: tl.constexpr, C_FIXED: tl.constexpr,
     PAIRS: tl.constexpr, GIVEN: tl.constexpr,
     FIRST: tl.constexpr, LAST: tl.constexpr, AHEAD: tl.constexpr,
-    TOGETHER: tl.constexpr, OVERLAP: tl.constexpr,
+    OVERLAP: tl.constexpr, THREADS: tl.constexpr,
 ):  # fmt: skip
-    """A chunk of time backwards, TILES tiles of T steps to a checkpoint.
-
-    Of few states the terms of TOGETHER steps are added over channels at once.
-    """
+    """A chunk of time backwards, in tiles from one kept state to the next."""
     let_next_start(OVERLAP)
-    CK: tl.constexpr = T * TILES
-    block, chunk, sequence, here = whereabouts(blocks, n_chunks)
-    sequences = tl.num_programs(0) // (blocks * n_chunks)
-    lane = tl.arange(0, LANES)
-    group, d, ok = channels(block, width, blocks_per_group, FULL)
-    A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
-    D = tl.load(D_ptr + d).to(tl.float32)
-    bias = tl.load(bias_ptr + d).to(tl.float32)
+    OWN: tl.constexpr = NP // THREADS
+    block, chunk, sequence, here, slot = whereabouts(blocks, n_chunks, THREADS)
+    sequences = tl.num_programs(0) // (blocks * n_chunks * THREADS)
+    t = tl.arange(0, T)
+    own = own_steps(T, THREADS)
+    group, d, ok = channels(block, slot, width, blocks_per_group, FULL)
+    first = (t == 0)[:, None, None]
+    A2 = load_states(A_ptr, A_n, d * A_d, N, NP, THREADS) * LOG2E
+    D = tl.load(D_ptr + d).to(tl.float32)[None, :]
+    bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
     B_fixed = A2
     C_fixed = A2
+    dB = A2
+    dC = A2
     if B_FIXED:
-        B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP)
-        dB = tl.zeros((NP, LANES), tl.float32)
+        B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP, THREADS)
+        dB = tl.zeros((OWN, LANES), tl.float32)
     if C_FIXED:
-        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP)
-        dC = tl.zeros((NP, LANES), tl.float32)
+        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP, THREADS)
+        dC = tl.zeros((OWN, LANES), tl.float32)
     if GIVEN:
         p = later_ptr + sequence * later_b
-        r = load_states(p, later_n, d * later_d, N, NP)
+        r = load_states(p, later_n, d * later_d, N, NP, THREADS)
     else:
         p = later_ptr + here * (NP * LANES)
-        r = load_states(p, LANES, lane, NP, NP)
-    dA = tl.zeros((NP, LANES), tl.float32)
-    dD = tl.zeros((LANES,), tl.float32)
-    dbias = tl.zeros((LANES,), tl.float32)
+        r = load_states(p, LANES, slot, NP, NP, THREADS)
+    dA = tl.zeros((OWN, LANES), tl.float32)
+    dD = tl.zeros((1, LANES), tl.float32)
+    dbias = tl.zeros((1, LANES), tl.float32)
     low_D = dD
     low_bias = dbias
 
     start = (chunk * steps).to(tl.int64)
-    end = tl.minimum(start + steps, length)
+    count = tl.minimum(steps, length - chunk * steps)
     x_ptr += sequence * x_b + start * x_l
     delta_ptr += sequence * delta_b + start * delta_l
     z_ptr += sequence * z_b + start * z_l
     grad_y_ptr += sequence * grad_b + start * grad_l
     row = (sequence * rows + start) * d_inner
+    size = sequences * rows.to(tl.int64) * d_inner
     reset_ptr += sequence * rows + start
     if not B_FIXED:
         B_ptr += sequence * B_b + start * B_l + group.to(tl.int64) * B_g
     if not C_FIXED:
         C_ptr += sequence * C_b + start * C_l + group.to(tl.int64) * C_g
     kept_ptr += (sequence * n_kept * blocks + block) * (NP * LANES)
-    first_row = (block.to(tl.int64) * sequences + sequence) * length + start
+    part = block * THREADS + tl.program_id(0) % THREADS
+    first_row = (part.to(tl.int64) * sequences + sequence) * length + start
     dBC_ptr += first_row * (2 * NP)
-    in_group = tl.arange(0, CK)
-    slot = tl.arange(0, 2 * TOGETHER)
-    no_terms = tl.zeros((2 * TOGETHER, NP, LANES), tl.float32)
-    COLUMNS: tl.constexpr = 2 * NP * TOGETHER
-    place = tl.arange(0, COLUMNS)  # of a sum over channels, in rows of pairs
-    if TOGETHER > 1:
-        of_C = place // NP % 2
-        place = place // (2 * NP) * (2 * NP) + place % NP * 2 + of_C
 
-    count = (end - start).to(tl.int32)
     if AHEAD:
-        t1 = ((count - 1) // CK * CK).to(tl.int64)
-        last = (count - t1).to(tl.int32)
-        next_x = load_steps(x_ptr + t1 * x_l, x_l, d, last, CK, WHOLE)
-        next_delta = load_steps(
-            delta_ptr + t1 * delta_l, delta_l, d, last, CK, WHOLE
-        )
-    for back in tl.range(0, (count + CK - 1) // CK, num_stages=STAGES):
-        t0 = (count - 1) // CK * CK - back * CK
+        t1 = (count - 1) // T * T
+        then = clamp(own, count - t1, WHOLE)
+        next_x, next_raw, next_dout, next_z = load_own(
+            x_ptr, delta_ptr, grad_y_ptr, z_ptr, x_l, delta_l, grad_l, z_l,
+            t1, then, d, HAS_Z, AHEAD,
+        )  # fmt: skip
+    for back in tl.range(0, (count + T - 1) // T, num_stages=STAGES):
+        t0 = (count - 1) // T * T - back * T
         left = count - t0
-        t = t0.to(tl.int64)
+        s = t0.to(tl.int64)
+        time = (t0 + clamp(t, left, WHOLE)).to(tl.int64)
+        live = (own < left) | WHOLE
+        some = ok[None, :] & live
         if AHEAD:
-            xs, deltas = next_x, next_delta
-            t1 = tl.maximum(t0 - CK, 0).to(tl.int64)
-            then = (count - t1).to(tl.int32)
-            next_x = load_steps(x_ptr + t1 * x_l, x_l, d, then, CK, WHOLE)
-            next_delta = load_steps(
-                delta_ptr + t1 * delta_l, delta_l, d, then, CK, WHOLE
+            x, raw, dout, z = next_x, next_raw, next_dout, next_z
+            t1 = tl.maximum(t0 - T, 0)
+            then = clamp(own, count - t1, WHOLE)
+            next_x, next_raw, next_dout, next_z = load_own(
+                x_ptr, delta_ptr, grad_y_ptr, z_ptr, x_l, delta_l, grad_l,
+                z_l, t1, then, d, HAS_Z, AHEAD,
+            )  # fmt: skip
+        else:
+            now = clamp(own, left, WHOLE)
+            x, raw, dout, z = load_own(
+                x_ptr, delta_ptr, grad_y_ptr, z_ptr, x_l, delta_l, grad_l,
+                z_l, t0, now, d, HAS_Z, AHEAD,
+            )  # fmt: skip
+        x = tl.where(ok[None, :], x.to(tl.float32), 0.0)
+        dout = tl.where(some, dout.to(tl.float32), 0.0)
+        k = ((chunk * steps + t0) // T).to(tl.int64) * blocks * (NP * LANES)
+        h = load_states(kept_ptr + k, LANES, slot, NP, NP, THREADS)
+        if PAIRS:
+            B, C = tile_pairs(B_ptr, time, B_l, NP, T)
+        else:
+            B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
+            C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
+        if not B_FIXED:
+            B = own_weights(B, T, NP, THREADS)
+        if not C_FIXED:
+            C = own_weights(C, T, NP, THREADS)
+        dt = step_size(raw, bias, live, SOFTPLUS)
+        dy = dout
+        if HAS_Z:
+            z = z.to(tl.float32)
+            gate = sigmoid(z)
+            dy = dout * z * gate
+        dts = for_both(dt, T, THREADS)[:, None, :]
+        us = for_both(dt * x, T, THREADS)[:, None, :]
+        dys = for_both(dy, T, THREADS)[:, None, :]
+
+        a = tl.exp2(dts * A2[None])
+        b = us * B
+        goes_on = first
+        starts = live
+        if HAS_RESET:
+            inside = (t < left) | WHOLE
+            starts = ((tl.load(reset_ptr + time) != 0) & inside)[:, None]
+            goes_on = first & (starts == 0)[:, None, :]
+        b = tl.where(goes_on, a * h[None] + b, b)
+        hs = scan_tile(a, b, starts, HAS_RESET)
+        c = dys * C
+        gs = tl.zeros((T, OWN, LANES), tl.float32)
+        ws = tl.zeros((T, OWN, LANES), tl.float32)
+        for j in tl.static_range(T - 1, -1, -1):
+            now = (t == j)[:, None, None]
+            g = pick(c, now, 0) + r
+            r = pick(a, now, 0) * g
+            before = h
+            if j > 0:
+                before = pick(hs, (t == j - 1)[:, None, None], 0)
+            w = r * before
+            if HAS_RESET:
+                fresh = tl.sum(tl.where((t == j)[:, None], starts, 0), 0) != 0
+                w = tl.where(fresh[None, :], 0.0, w)
+                r = tl.where(fresh[None, :], 0.0, r)
+            gs = put(gs, now, g)
+            ws = put(ws, now, w)
+        y = sum_of_both(tl.sum(hs * C, 1), T, THREADS)
+        gB = sum_of_both(tl.sum(gs * B, 1), T, THREADS)
+        wA = sum_of_both(tl.sum(ws * A2[None], 1), T, THREADS) * LN2
+        dA += tl.sum(ws * dts, 0)
+        to_B = gs * us
+        to_C = hs * dys
+        if B_FIXED:
+            dB += tl.sum(to_B, 0)
+        if C_FIXED:
+            dC += tl.sum(to_C, 0)
+        if not (B_FIXED and C_FIXED):
+            to = dBC_ptr + s * (2 * NP)
+            sum_over_channels(to, to_B, to_C, left, T, NP, WHOLE, THREADS)
+        at = row + s * d_inner + (own * d_inner + d[None, :])
+        at = tl.multiple_of(at, [1, 1])
+        if not FIRST:
+            y += tl.load(sum_ptr + at, some)
+            gB += tl.load(sum_ptr + size + at, some)
+            wA += tl.load(sum_ptr + 2 * size + at, some)
+        if LAST:
+            if HAS_Z:
+                slope = gate * (1.0 + z * (1.0 - gate))
+                dz = dout * slope * (y + D * x)
+                tl.store(dz_ptr + at, dz.to(dz_ptr.dtype.element_ty), some)
+            dx = D * dy + dt * gB
+            tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), some)
+            ddelta = x * gB + wA
+            if SOFTPLUS:
+                ddelta *= softplus_slope(raw.to(tl.float32) + bias)
+            ddelta = tl.where(live, ddelta, 0.0)
+            to = ddelta_ptr + at
+            tl.store(to, ddelta.to(ddelta_ptr.dtype.element_ty), some)
+            dD, low_D = add_compensated(
+                dD, low_D, tl.sum((dy * x)[:, None, :], 0)
+            )
+            dbias, low_bias = add_compensated(
+                dbias, low_bias, tl.sum(ddelta[:, None, :], 0)
             )
         else:
-            xs = load_steps(x_ptr + t * x_l, x_l, d, left, CK, WHOLE)
-            deltas = load_steps(
-                delta_ptr + t * delta_l, delta_l, d, left, CK, WHOLE
-            )
-        grads = load_steps(grad_y_ptr + t * grad_l, grad_l, d, left, CK, WHOLE)
-        zs = grads
-        if HAS_Z:
-            zs = load_steps(z_ptr + t * z_l, z_l, d, left, CK, WHOLE)
-        k = ((chunk * steps + t0) // CK).to(tl.int64) * blocks * (NP * LANES)
-        kept = load_states(kept_ptr + k, LANES, lane, NP, NP)
-        if PAIRS and TOGETHER > 1:
-            s = (t0 + clamp(in_group, left, WHOLE)).to(tl.int64)
-            group_B, group_C = tile_pairs(B_ptr, s, B_l, NP, CK)
-            group_B = tl.broadcast_to(group_B, (CK, NP, LANES))
-            group_C = tl.broadcast_to(group_C, (CK, NP, LANES))
-        group_D = tl.zeros((LANES,), tl.float32)
-        group_bias = tl.zeros((LANES,), tl.float32)
-        for tile in tl.static_range(TILES - 1, -1, -1):
-            h = kept
-            for i in tl.static_range(tile * T):
-                live = WHOLE | (i < left)
-                j = clamp(i, left, WHOLE)
-                dt = step_size(deltas[i], bias, live, SOFTPLUS)
-                a = tl.exp2(dt[None, :] * A2)
-                s = (t0 + j).to(tl.int64)
-                B, _ = load_weights(
-                    B_ptr + s * B_l, C_ptr + s * C_l, B_n, C_n,
-                    B_fixed, C_fixed, N, NP, B_FIXED, C_FIXED, PAIRS,
-                )  # fmt: skip
-                b = (dt * xs[i].to(tl.float32))[None, :] * B
-                h = a * h + b
-                if HAS_RESET:
-                    starts = (tl.load(reset_ptr + t0 + j) != 0) & live
-                    h = tl.where(starts, b, h)
-            hs = (h,)
-            resets = ()
-            a_s = ()
-            ys = ()
-            Bs = ()
-            Cs = ()
-            dts = ()
-            for i in tl.static_range(T):
-                live = WHOLE | (tile * T + i < left)
-                j = clamp(tile * T + i, left, WHOLE)
-                dt = step_size(deltas[tile * T + i], bias, live, SOFTPLUS)
-                a = tl.exp2(dt[None, :] * A2)
-                s = (t0 + j).to(tl.int64)
-                if PAIRS and TOGETHER > 1:
-                    now = (in_group == tile * T + i)[:, None, None]
-                    B, C = pick(group_B, now, 0), pick(group_C, now, 0)
-                else:
-                    B, C = load_weights(
-                        B_ptr + s * B_l, C_ptr + s * C_l, B_n, C_n,
-                        B_fixed, C_fixed, N, NP, B_FIXED, C_FIXED, PAIRS,
-                    )  # fmt: skip
-                b = (dt * xs[tile * T + i].to(tl.float32))[None, :] * B
-                h = a * h + b
-                if HAS_RESET:
-                    starts = (tl.load(reset_ptr + t0 + j) != 0) & live
-                    h = tl.where(starts, b, h)
-                    resets = resets + (starts,)
-                hs = hs + (h,)
-                a_s = a_s + (a,)
-                ys = ys + (tl.sum(h * C, 0),)
-                Bs = Bs + (B,)
-                Cs = Cs + (C,)
-                dts = dts + (dt,)
-            terms = no_terms
-            for i in tl.static_range(T - 1, -1, -1):
-                live = WHOLE | (tile * T + i < left)
-                x = tl.where(ok, xs[tile * T + i].to(tl.float32), 0.0)
-                dt = dts[i]
-                y = ys[i]
-                dout = grads[tile * T + i].to(tl.float32)
-                dout = tl.where(ok & live, dout, 0.0)
-                dy = dout
-                if HAS_Z:
-                    z = zs[tile * T + i].to(tl.float32)
-                    gate = sigmoid(z)
-                    dy = dout * z * gate
-                g = dy[None, :] * Cs[i] + r
-                r = a_s[i] * g
-                before = hs[i]
-                if HAS_RESET:
-                    before = tl.where(resets[i], 0.0, before)
-                w = r * before
-                if HAS_RESET:
-                    r = tl.where(resets[i], 0.0, r)
-                du = dt * x
-                gB = tl.sum(g * Bs[i], 0)
-                wA = tl.sum(w * A2, 0) * LN2
-                dA += w * dt[None, :]
-                to_B = g * du[None, :]
-                to_C = hs[i + 1] * dy[None, :]
-                if B_FIXED:
-                    dB += to_B
-                if C_FIXED:
-                    dC += to_C
-                if not (B_FIXED and C_FIXED):
-                    if TOGETHER == 1:
-                        pairs = tl.permute(tl.join(to_B, to_C), (1, 0, 2))
-                        sums = sum_over_lanes(pairs, COLUMNS)
-                    else:
-                        at_B = i % TOGETHER * 2
-                        terms = put(terms, slot == at_B, to_B)
-                        terms = put(terms, slot == at_B + 1, to_C)
-                        if i % TOGETHER == 0:
-                            turned = tl.permute(terms, (2, 0, 1))
-                            sums = sum_over_lanes(turned, COLUMNS)
-                            terms = no_terms
-                    if i % TOGETHER == 0:
-                        first = tile * T + i
-                        to = dBC_ptr + (t0 + first).to(tl.int64) * (2 * NP)
-                        there = WHOLE | (first + place // (2 * NP) < left)
-                        tl.store(to + place, sums, there)
-                at = row + (t0 + tile * T + i).to(tl.int64) * d_inner + d
-                if not FIRST:
-                    at_sum = sum_ptr + at
-                    block_size = sequences * rows.to(tl.int64) * d_inner
-                    y += tl.load(at_sum, ok & live)
-                    gB += tl.load(at_sum + block_size, ok & live)
-                    wA += tl.load(at_sum + 2 * block_size, ok & live)
-                if LAST:
-                    if HAS_Z:
-                        slope = gate * (1.0 + z * (1.0 - gate))
-                        dz = dout * slope * (y + D * x)
-                        dz = dz.to(dz_ptr.dtype.element_ty)
-                        tl.store(dz_ptr + at, dz, ok & live)
-                    dx = D * dy + dt * gB
-                    ddelta = x * gB + wA
-                    if SOFTPLUS:
-                        v = deltas[tile * T + i].to(tl.float32) + bias
-                        ddelta *= softplus_slope(v)
-                    ddelta = tl.where(live, ddelta, 0.0)
-                    dx = dx.to(dx_ptr.dtype.element_ty)
-                    tl.store(dx_ptr + at, dx, ok & live)
-                    group_D += dy * x
-                    group_bias += ddelta
-                    ddelta = ddelta.to(ddelta_ptr.dtype.element_ty)
-                    tl.store(ddelta_ptr + at, ddelta, ok & live)
-                else:
-                    at_sum = sum_ptr + at
-                    block_size = sequences * rows.to(tl.int64) * d_inner
-                    tl.store(at_sum, y, ok & live)
-                    tl.store(at_sum + block_size, gB, ok & live)
-                    tl.store(at_sum + 2 * block_size, wA, ok & live)
-        dD, low_D = add_compensated(dD, low_D, group_D)
-        dbias, low_bias = add_compensated(dbias, low_bias, group_bias)
-    everywhere = lane >= 0
+            tl.store(sum_ptr + at, y, some)
+            tl.store(sum_ptr + size + at, gB, some)
+            tl.store(sum_ptr + 2 * size + at, wA, some)
+    everywhere = slot >= 0
     p = dA_ptr + here * ((NP + 2) * LANES)
-    store_states(p, LANES, lane, everywhere, dA, NP, NP)
-    tl.store(p + NP * LANES + lane, dD)
-    tl.store(p + (NP + 1) * LANES + lane, dbias)
+    store_states(p, LANES, slot, everywhere, dA, NP, NP, THREADS)
+    if THREADS > 1:
+        other = (tl.arange(0, LANES) ^ (LANES // 2))[None, :]
+        dD += tl.gather(dD, other, 1)
+        dbias += tl.gather(dbias, other, 1)
+    tl.store(p + NP * LANES + slot[None, :], dD)
+    tl.store(p + (NP + 1) * LANES + slot[None, :], dbias)
     if B_FIXED:
         p = dB_ptr + here * (NP * LANES)
-        store_states(p, LANES, lane, everywhere, dB, NP, NP)
+        store_states(p, LANES, slot, everywhere, dB, NP, NP, THREADS)
     if C_FIXED:
         p = dC_ptr + here * (NP * LANES)
-        store_states(p, LANES, lane, everywhere, dC, NP, NP)
+        store_states(p, LANES, slot, everywhere, dC, NP, NP, THREADS)
     if chunk == 0:
         before = dinitial_ptr + sequence * d_inner * N
-        store_states(before, 1, d * N, ok, r, N, NP)
+        store_states(before, 1, d * N, ok, r, N, NP, THREADS)
 
 
-@triton.jit(do_not_specialize=["blocks_per_group", "count", "length"])
+@triton.jit(do_not_specialize=["parts", "count", "length"])
 def sum_blocks(
     dBC_ptr, dB_ptr, dC_ptr, dB_b, dB_l, dB_g, dC_b, dC_l, dC_g,
-    blocks_per_group, count, length,
+    parts, count, length,
     N: tl.constexpr, NP: tl.constexpr, ROWS: tl.constexpr,
     B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """The blocks' partial sums of dB and dC, added in the blocks' order.
+    """The programs' partial sums of dB and dC, added in a fixed order.
 
     A row is one step of one sequence; there are ``count``.
     """
@@ -905,10 +975,10 @@ def sum_blocks(
     group = tl.program_id(1)
     column = tl.arange(0, 2 * NP)
     live = (row < count)[:, None]
-    p = dBC_ptr + group.to(tl.int64) * blocks_per_group * count * (2 * NP)
+    p = dBC_ptr + group.to(tl.int64) * parts * count * (2 * NP)
     p += row[:, None] * (2 * NP) + column[None, :]
     total = tl.zeros((ROWS, 2 * NP), tl.float32)
-    for _ in range(blocks_per_group):
+    for _ in range(parts):
         total += tl.load(p, mask=live, other=0.0)
         p += count.to(tl.int64) * (2 * NP)
     dB, dC = tl.split(tl.reshape(total, (ROWS, NP, 2)))
