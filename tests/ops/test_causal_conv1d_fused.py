@@ -161,6 +161,7 @@ def test_the_door_takes_the_kernels_on_a_gpu(length, monkeypatch):
 
 
 @ON_GPU
+@pytest.mark.usefixtures("outside_tests")
 def test_a_compiled_graph_has_no_break():
     x, weight, bias, state = given(length=50, d_inner=64)
     compiled = torch.compile(causal_conv1d, fullgraph=True)

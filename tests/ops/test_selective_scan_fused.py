@@ -598,9 +598,11 @@ def layer(arguments, leaves):
 compiled = torch.compile(
     layer, fullgraph=True, dynamic=True, backend="aot_eager"
 )
+device = "cuda" if torch.cuda.is_available() else "cpu"
 for length in (5, 9, 12, 17):
     small = case(batch=2, length=length, d_inner=2, d_state=2)
     a = in_dtype(small, torch.float32)
+    a |= {n: a[n].to(device) for n in (*TENSORS, "reset")}
     leaves = [a[n].requires_grad_() for n in TENSORS]
     found = torch.autograd.grad(compiled(a, leaves), leaves)
     expected = torch.autograd.grad(layer(a, leaves), leaves)
@@ -736,6 +738,7 @@ def test_offsets_beyond_31_bits():
 
 
 @ON_GPU
+@pytest.mark.usefixtures("outside_tests")
 def test_compiled_by_pytorch_without_a_graph_break():
     arguments = on_device(in_dtype(case(length=64), torch.float32))
     scan = torch.compile(scan_by("fused"), fullgraph=True)
