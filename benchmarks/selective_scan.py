@@ -27,7 +27,8 @@ missing.
 
 The second writes a record of that GPU, ``selective_scan_h200`` of an H200;
 together with ``--out`` it may stand in one command. Rows are written as they
-come, so that a run that was cut short loses none.
+come, so that a run that was cut short loses none; ``--parts`` measures what
+was left, and ``--record`` takes the figures of several runs.
 """
 
 import argparse
@@ -627,8 +628,6 @@ def measure_peers(length: int) -> list[list]:
         )
         for name, (agree, work, given) in peers.items()
     ]
-    if length <= LONGEST_JUDGED:
-        rows += measure_compiled(shape, inputs)
     for backend in ("chunked", "associative", "reference"):
         if length > {"chunked": 8192, "associative": 8192}.get(backend, 2048):
             continue
@@ -644,11 +643,18 @@ def measure_peers(length: int) -> list[list]:
     return rows
 
 
-def measure_compiled(shape: Shape, inputs: dict) -> list[list]:
-    """PyTorch's associative scan by its own compiler, both directions."""
+def measure_compiled(length: int) -> list[list]:
+    """PyTorch's associative scan by its own compiler, both directions.
+
+    Backwards for the shortest length alone: it takes minutes to compile.
+    """
+    shape = SMALL._replace(length=length)
+    inputs = make_inputs(shape)
     torch.compiler.reset()
     scan = torch.compile(by_associative_scan, fullgraph=True, dynamic=False)
-    grad = torch.randn_like(inputs["x"])
+    modes = [("forward", None)]
+    if length == min(LENGTHS_OF_PEERS):
+        modes.append(("forward + backward", torch.randn_like(inputs["x"])))
     return [
         peer_row(
             "associative_scan, compiled",
@@ -658,12 +664,24 @@ def measure_compiled(shape: Shape, inputs: dict) -> list[list]:
             functools.partial(run, scan, inputs, wanted),
             time_ms,
         )
-        for mode, wanted in (("forward", None), ("forward + backward", grad))
+        for mode, wanted in modes
     ]
 
 
-def measure(out: Path) -> None:
-    """Write all rows, and what they were measured on."""
+# What can be measured by itself: a function, and what it is called with.
+PARTS = {
+    "shapes": (measure_shape, SHAPES),
+    "memory": (measure_memory, SHAPES[:1]),
+    "peers": (measure_peers, LENGTHS_OF_PEERS),
+    "compiled": (
+        measure_compiled,
+        [n for n in LENGTHS_OF_PEERS if n <= LONGEST_JUDGED],
+    ),
+}
+
+
+def measure(parts: list[str], out: Path) -> None:
+    """Write all rows, part by part, and what they were measured on."""
     import triton
 
     found = {
@@ -674,17 +692,48 @@ def measure(out: Path) -> None:
             "triton": triton.__version__,
         },
         "copy_bytes_per_s": copy_rate(),
+        "parts": parts,
+        "cut_short": parts,
         "rows": [],
     }
-    work = [functools.partial(measure_shape, shape) for shape in SHAPES]
-    work.append(functools.partial(measure_memory, SHAPES[0]))
-    work += [functools.partial(measure_peers, n) for n in LENGTHS_OF_PEERS]
-    for part in work:
-        rows = part()
-        torch.cuda.empty_cache()
-        report(rows)
-        found["rows"] += rows
+    for part in parts:
+        work, cases = PARTS[part]
+        for case in cases:
+            rows = work(case)
+            torch.cuda.empty_cache()
+            report(rows)
+            found["rows"] += rows
+            replace_text(out, json.dumps(found))  # a run may end at any time
+        found["cut_short"] = found["cut_short"][1:]
         replace_text(out, json.dumps(found))
+
+
+def together(runs: list[dict]) -> dict:
+    """The figures of several runs as those of one; the last of each row.
+
+    Raises:
+        ValueError: they are of different GPUs or different software.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        for key in ("device", "software"):
+            if run[key] != first[key]:
+                raise ValueError(
+                    f"runs of one record have the same {key}; got "
+                    f"{first[key]} and {run[key]}"
+                )
+    whole = {
+        part
+        for run in runs
+        for part in run["parts"]
+        if part not in run["cut_short"]
+    }
+    key = 1 + len(Shape._fields) + 1  # what, shape, mode
+    rows = {tuple(row[:key]): row for run in runs for row in run["rows"]}
+    return first | {
+        "rows": list(rows.values()),
+        "cut_short": [part for part in PARTS if part not in whole],
+    }
 
 
 def gpu_of(device: str) -> str:
@@ -709,16 +758,21 @@ def main() -> None:
     """Measure, record, or both."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, help="where to write the figures")
-    parser.add_argument("--record", type=Path, help="figures to be recorded")
+    parser.add_argument(
+        "--record", type=Path, nargs="+", help="figures to be recorded"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS)
+    )
     options = parser.parse_args()
     if options.out is None and options.record is None:
         parser.error("give --out FILE, --record FILE, or both")
     if options.out is not None:
         if not torch.cuda.is_available():
             sys.exit("this measures on a GPU, and torch finds none")
-        measure(options.out)
+        measure(options.parts, options.out)
     if options.record is not None:
-        found = json.loads(options.record.read_text())
+        found = together([json.loads(f.read_text()) for f in options.record])
         print(write_record(
             f"selective_scan_{gpu_of(found['device'])}",
             command="python -m benchmarks.selective_scan --out measured.json "
@@ -739,7 +793,8 @@ def main() -> None:
             max_abs_error=None,
             seed=0,
             config={"floor": {"copy_bytes_per_s": found["copy_bytes_per_s"],
-                              "special_per_s": SPECIAL, "fma_per_s": FMA}},
+                              "special_per_s": SPECIAL, "fma_per_s": FMA},
+                    "cut_short": found["cut_short"]},
             device=found["device"],
             software=found["software"],
         ))  # fmt: skip

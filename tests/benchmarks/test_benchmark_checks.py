@@ -1,5 +1,6 @@
 """What the benchmarks compare before they time: a wrong result is found."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -293,6 +294,59 @@ def test_a_wrong_official_gradient_is_not_timed(
     monkeypatch.setattr(selective_scan, "time_ms", never)
     with pytest.raises(RuntimeError, match=f"official {spoiled} is off by"):
         selective_scan.measure_shape(SMALL)
+
+
+@pytest.fixture
+def one_run(on_a_cpu, monkeypatch):
+    """A run of all parts, or until one breaks off, of SMALL and a longer."""
+    longer = SMALL._replace(length=2 * SMALL.length)
+
+    def measured(out, parts, broken=None):
+        def rows(case):
+            if case == broken:
+                raise KeyboardInterrupt
+            return selective_scan.measure_shape(case)
+
+        monkeypatch.setattr(
+            selective_scan,
+            "PARTS",
+            {"shapes": (rows, [SMALL, longer]), "memory": (rows, [SMALL])},
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            selective_scan.measure(parts, out)
+        return json.loads(out.read_text())
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA T1")
+    monkeypatch.setitem(
+        sys.modules, "triton", SimpleNamespace(__version__="3")
+    )
+    return measured, longer
+
+
+def test_a_run_that_was_cut_short_loses_no_row(one_run, tmp_path):
+    """And another run of what was left makes it whole."""
+    measured, longer = one_run
+    first = measured(tmp_path / "1.json", ["shapes", "memory"], longer)
+    assert [row[1:6] for row in first["rows"]] == [[*SMALL]] * 2
+    assert first["cut_short"] == ["shapes", "memory"]
+    assert selective_scan.together([first])["cut_short"] == first["cut_short"]
+    second = measured(tmp_path / "2.json", ["shapes"])
+    assert second["cut_short"] == []
+    both = selective_scan.together([first, second])
+    assert both["cut_short"] == ["memory"]
+    # Of what was measured twice, the later.
+    assert both["rows"] == second["rows"]
+    assert [row[1:6] for row in both["rows"]] == [
+        [*shape] for shape in (SMALL, SMALL, longer, longer)
+    ]
+
+
+@pytest.mark.parametrize("key", ["device", "software"])
+def test_runs_of_different_machines_make_no_record(key, one_run, tmp_path):
+    measured, _ = one_run
+    run = measured(tmp_path / "1.json", ["memory"])
+    with pytest.raises(ValueError, match=f"have the same {key}; got"):
+        selective_scan.together([run, run | {key: "another"}])
 
 
 @ON_GPU
