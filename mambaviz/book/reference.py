@@ -282,11 +282,12 @@ def page_parts(places: list[Place]) -> Iterator[str]:
     """
     contents = []
     for room, file, names in places:
-        summary = inspect.getdoc(sys.modules[file]).split("\n")[0]
+        pieces = _CODE.split(inspect.getdoc(sys.modules[file]).split("\n")[0])
+        pieces[::2] = map(_quoted, pieces[::2])
         links = [f":py:obj:`{name} <{room}.{name}>`" for name in names]
         contents += [
             f":py:mod:`{short_name(file)} <{file}>`",
-            _indented(f"{_quoted(summary)}\n\n{', '.join(links)}\n"),
+            _indented(f"{''.join(pieces)}\n\n{', '.join(links)}\n"),
         ]
     yield _rst(
         ".. container:: mv-api-contents", _indented("\n".join(contents))

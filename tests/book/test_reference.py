@@ -52,6 +52,11 @@ def test_a_promise_that_nothing_keeps_is_named(monkeypatch):
         reference.public_names(room)
 
 
+def test_code_in_a_summary_stays_code_in_the_contents():
+    contents, *_ = reference.page_parts(reference.places_of(PAGES["api-ops"]))
+    assert "``mamba_ssm`` and ``causal_conv1d``" in contents
+
+
 @pytest.fixture
 def translated():
     known = reference.Reference()
