@@ -1,6 +1,7 @@
 """The Triton rung: on a GPU where there is one, else in the interpreter."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -142,6 +143,17 @@ def test_in_chunks_of_time(kinds, chunked, poisoned):
     cut = fused.Cut(*x.shape, A.shape[1], 1)
     assert fused.Plan.forwards(cut, x.device).n_chunks > 1
     judge(arguments)
+
+
+@pytest.mark.parametrize("fill", [0.06, 0.1, 0.36])
+def test_chunks_fill_all_turns_of_the_backward_pass(fill):
+    turns = fill * fused._cheapest(fill, most=66)
+    assert 0.9 * math.ceil(turns) < turns < 5
+
+
+def test_a_gpu_that_is_full_needs_no_chunks_backwards():
+    assert fused._cheapest(0.97, most=32) == fused._cheapest(3.9, 32) == 1
+    assert fused._cheapest(0.01, most=3) == 3  # more would be too short
 
 
 @pytest.mark.parametrize("d_state", [1, 3])

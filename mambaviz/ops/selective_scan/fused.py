@@ -204,18 +204,9 @@ class Plan(NamedTuple):
         """As many programs as find room, in one turn or several."""
         if padded < STATES:
             return cls._side_by_side(cut, device, padded)
-        room = BACK_WARPS * _schedulers(device)
-        fill = THREADS * cut.programs / room
-
-        def cost(n_chunks: int) -> float:
-            turns = math.ceil(n_chunks * fill)
-            total = turns / n_chunks * (1 + ANOTHER_TURN * turns)
-            if n_chunks > 1:
-                total += FIRST_PASS * fill + FIRST_PASS_ALONE / n_chunks
-            return total
-
-        most = min(math.ceil(4 / fill), cls._most(cut, device))
-        return cls._of(cut, min(range(1, most + 1), key=cost), padded)
+        fill = THREADS * cut.programs / (BACK_WARPS * _schedulers(device))
+        n_chunks = _cheapest(fill, cls._most(cut, device))
+        return cls._of(cut, n_chunks, padded)
 
     @classmethod
     def _side_by_side(
@@ -240,6 +231,25 @@ class Plan(NamedTuple):
         steps = -(-cut.length // max(1, n_chunks))
         steps = -(-steps // tile) * tile
         return cls(-(-cut.length // steps), steps)
+
+
+@functools.lru_cache
+def _cheapest(fill: float, most: int) -> int:
+    """How many chunks of time are done first, backwards.
+
+    Args:
+        fill: the part of a turn's programs that one chunk has.
+        most: more there shall not be.
+    """
+
+    def cost(n_chunks: int) -> float:
+        turns = math.ceil(n_chunks * fill)
+        total = turns / n_chunks * (1 + ANOTHER_TURN * turns)
+        if n_chunks > 1:
+            total += FIRST_PASS * fill + FIRST_PASS_ALONE / n_chunks
+        return total
+
+    return min(range(1, min(most, math.ceil(4 / fill)) + 1), key=cost)
 
 
 def _tile(padded: int) -> int:
