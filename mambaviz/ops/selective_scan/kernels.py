@@ -18,7 +18,7 @@ channel needs once a step, softplus and the gate, either thread does for every
 other step and hands to its partner; sums over states they add together.
 
 **What is read, what is written.** Per step and channel x, delta and z in, y
-out; B_t and C_t once per 32 channels, from the cache. The state, d_state
+out; B_t and C_t once for each program, from the cache. The state, d_state
 times as large, is read and written only where a chunk of time begins. With
 bfloat16 and 16 states that is 8 bytes for each step and channel instead of
 the 384 and more of one operation after the other. Training adds the state
