@@ -298,3 +298,18 @@ def test_it_is_readable_on_phone_and_desk(browser, book, width, mode):
         assert view.evaluate(FAINT) == []
     finally:
         view.close()
+
+
+@pytest.mark.browser
+def test_a_long_name_of_a_file_breaks_on_a_narrow_phone(browser, book):
+    view = browser.new_page(viewport={"width": 320, "height": 740})
+    try:
+        view.goto((book.html / "chapters" / "theory.html").as_uri())
+        view.evaluate(
+            """document.querySelector(".bd-article h2 code .pre").textContent
+            = "selective_scan.official" """
+        )
+        beyond = "document.documentElement.scrollWidth - innerWidth"
+        assert view.evaluate(beyond) <= 0
+    finally:
+        view.close()
