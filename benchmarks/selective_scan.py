@@ -728,10 +728,11 @@ def together(runs: list[dict]) -> dict:
         for part in run["parts"]
         if part not in run["cut_short"]
     }
-    key = 1 + len(Shape._fields) + 1  # what, shape, mode
+    key = COLUMNS.index("mode") + 1  # what, shape, mode
     rows = {tuple(row[:key]): row for run in runs for row in run["rows"]}
     return first | {
         "rows": list(rows.values()),
+        "parts": [part for run in runs for part in run["parts"]],
         "cut_short": [part for part in PARTS if part not in whole],
     }
 
@@ -775,7 +776,8 @@ def main() -> None:
         found = together([json.loads(f.read_text()) for f in options.record])
         print(write_record(
             f"selective_scan_{gpu_of(found['device'])}",
-            command="python -m benchmarks.selective_scan --out measured.json "
+            command="python -m benchmarks.selective_scan --parts "
+            f"{' '.join(found['parts'])} --out measured.json "
             "--record measured.json",
             columns=COLUMNS,
             rows=found["rows"],

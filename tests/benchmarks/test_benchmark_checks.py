@@ -334,6 +334,7 @@ def test_a_run_that_was_cut_short_loses_no_row(one_run, tmp_path):
     assert second["cut_short"] == []
     both = selective_scan.together([first, second])
     assert both["cut_short"] == ["memory"]
+    assert both["parts"] == ["shapes", "memory", "shapes"]
     # Of what was measured twice, the later.
     assert both["rows"] == second["rows"]
     assert [row[1:6] for row in both["rows"]] == [

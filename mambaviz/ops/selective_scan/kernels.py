@@ -379,6 +379,26 @@ def own_weights(
         return tl.reshape(tl.permute(rows, (0, 2, 1, 3)), (T, OWN, LANES))
 
 
+@triton.jit
+def both_weights(
+    B_ptr, C_ptr, time, B_l, B_n, C_l, C_n, B_fixed, C_fixed,
+    N: tl.constexpr, NP: tl.constexpr, T: tl.constexpr,
+    B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, PAIRS: tl.constexpr,
+    THREADS: tl.constexpr,
+):  # fmt: skip
+    """B and C of a tile's steps, of the states that a thread has."""
+    if PAIRS:
+        B, C = tile_pairs(B_ptr, time, B_l, NP, T)
+    else:
+        B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
+        C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
+    if not B_FIXED:
+        B = own_weights(B, T, NP, THREADS)
+    if not C_FIXED:
+        C = own_weights(C, T, NP, THREADS)
+    return B, C
+
+
 @triton.jit(do_not_specialize=RUNTIME)
 def forward(
     x_ptr, delta_ptr, z_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr, reset_ptr,
@@ -453,16 +473,12 @@ def forward(
         dts = for_both(dt, T, THREADS)
         if PAIRS and ENDS:
             B = tile_half(B_ptr, 0, time, B_l, NP, T)
-            C = B
-        elif PAIRS:
-            B, C = tile_pairs(B_ptr, time, B_l, NP, T)
-        else:
-            B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
-            C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
-        if not B_FIXED:
             B = own_weights(B, T, NP, THREADS)
-        if not C_FIXED:
-            C = own_weights(C, T, NP, THREADS)
+        else:
+            B, C = both_weights(
+                B_ptr, C_ptr, time, B_l, B_n, C_l, C_n, B_fixed, C_fixed,
+                N, NP, T, B_FIXED, C_FIXED, PAIRS, THREADS,
+            )  # fmt: skip
         a = tl.exp2(dts[:, None, :] * A2[None])
         goes_on = first
         sizes = dts
@@ -851,15 +867,10 @@ def backward(
         dout = tl.where(some, dout.to(tl.float32), 0.0)
         k = ((chunk * steps + t0) // T).to(tl.int64) * blocks * (NP * LANES)
         h = load_states(kept_ptr + k, LANES, slot, NP, NP, THREADS)
-        if PAIRS:
-            B, C = tile_pairs(B_ptr, time, B_l, NP, T)
-        else:
-            B = tile_weights(B_ptr, time, B_l, B_n, B_fixed, N, NP, B_FIXED)
-            C = tile_weights(C_ptr, time, C_l, C_n, C_fixed, N, NP, C_FIXED)
-        if not B_FIXED:
-            B = own_weights(B, T, NP, THREADS)
-        if not C_FIXED:
-            C = own_weights(C, T, NP, THREADS)
+        B, C = both_weights(
+            B_ptr, C_ptr, time, B_l, B_n, C_l, C_n, B_fixed, C_fixed,
+            N, NP, T, B_FIXED, C_FIXED, PAIRS, THREADS,
+        )  # fmt: skip
         dt = step_size(raw, bias, live, SOFTPLUS)
         dy = dout
         if HAS_Z:
