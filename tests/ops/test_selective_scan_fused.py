@@ -145,15 +145,17 @@ def test_in_chunks_of_time(kinds, chunked, poisoned):
     judge(arguments)
 
 
-@pytest.mark.parametrize("fill", [0.06, 0.1, 0.36])
-def test_chunks_fill_all_turns_of_the_backward_pass(fill):
-    turns = fill * fused._cheapest(fill, most=66)
+@pytest.mark.parametrize("programs", [64, 96, 384])
+@pytest.mark.parametrize("length", [2048, 2**17])
+def test_chunks_fill_all_turns_of_the_backward_pass(programs, length):
+    turns = programs * fused._cheapest(programs, 1056, length) / 1056
     assert 0.9 * math.ceil(turns) < turns < 5
 
 
 def test_a_gpu_that_is_full_needs_no_chunks_backwards():
-    assert fused._cheapest(0.97, most=32) == fused._cheapest(3.9, 32) == 1
-    assert fused._cheapest(0.01, most=3) == 3  # more would be too short
+    assert fused._cheapest(1024, 1056, 2048) == 1
+    assert fused._cheapest(4096, 1056, 2048) == 1
+    assert fused._cheapest(2, 1056, 3 * fused.MIN_CHUNK) == 3  # not shorter
 
 
 @pytest.mark.parametrize("d_state", [1, 3])
@@ -174,6 +176,12 @@ def test_with_few_states_kept(monkeypatch, chunked, poisoned):
     assert fused.checkpoint_shape(1, 21, 2, 17) == shape
     monkeypatch.setattr(fused, "PARTIAL_BYTES", 4096)
     judge(arguments)
+
+
+def test_sums_are_added_in_several_rounds(monkeypatch, chunked, poisoned):
+    """Of chunks, sequences and blocks of channels there may be many."""
+    monkeypatch.setattr(fused, "ADDED_AT_ONCE", 2)
+    judge(case(length=19, batch=2, d_inner=65, d_state=2))
 
 
 def test_a_chunk_after_a_reset_forgets_all(chunked):
@@ -682,7 +690,8 @@ def test_kernels_start_on_the_device_of_the_tensors(schedulers, monkeypatch):
     fused.backward(y, last, kept, *tensors)
     row, *weights = (w[:, 0] for w in (x, B, C))
     fused.step(last, row, row, A, *weights, None, None, None, True)
-    forwards, backwards = ["forward"], ["backward", "sum_blocks"]
+    forwards = ["forward"]
+    backwards = ["backward", "sum_over_time", "sum_blocks"]
     if schedulers > 1:
         forwards = ["forward", "join_chunks", *forwards]
         backwards = ["chunk_adjoints", "join_chunks", *backwards]

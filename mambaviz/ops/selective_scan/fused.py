@@ -37,36 +37,38 @@ TILE = 8
 TILE_OF_BOTH = 16
 # A checkpoint every SPACING steps, backwards in tiles of that many steps.
 SPACING = 4
-# Tiles that are on their way while another is computed. With fewer than
-# STATES states more programs find room side by side, and each needs fewer.
-STAGES = 4
-STAGES_OF_FEW = 3
-BACK_STAGES = 3
+# Tiles that are on their way while another is computed: fewer, and more
+# programs find room side by side.
+STAGES = 3
+STAGES_ALONE = 4  # of 8 steps, where one thread has all STATES states
 KEPT_BYTES = 2**30
 # The blocks' partial sums of dB and dC, before they are added up.
 PARTIAL_BYTES = 2**29
+# A program that adds them up, or the chunks' sums over time, has those of so
+# many blocks or chunks on their way at once; of blocks in so many columns.
+ADDED_AT_ONCE = 8
+ADDED_COLUMNS = 64
 # From so many elements of x on it pays to write B and C as pairs first; below,
 # one launch less counts for more. Rows of fewer than STATES states would be
 # copied by some of the threads while the others wait.
 PAIRS_FROM = 2**23
 PAIRS_OF_FEW_FROM = 2**16
-# Chunks of time: WARPS programs for each scheduler of the GPU, as many as find
-# room in its registers, and WARPS_OF_FEW with fewer than STATES states;
-# FEWER_WARPS where chunks would be shorter than GOOD_CHUNK steps; and none
-# shorter than MIN_CHUNK. Forwards there are none from ENOUGH_WARPS a scheduler
-# on.
-WARPS = 4
-WARPS_OF_FEW = 8
-FEWER_WARPS = 2
-GOOD_CHUNK = 64
+# Chunks of time, none shorter than MIN_CHUNK. Forwards WARPS programs for each
+# scheduler of the GPU, WARPS_OF_FEW with fewer than STATES states; and none
+# where there are ENOUGH_WARPS anyway.
 MIN_CHUNK = 16
+WARPS = 2
+WARPS_OF_FEW = 4
 ENOUGH_WARPS = 0.7
-# Backwards, of STATES states, BACK_WARPS programs find room; more take turns.
-# As parts of the time that one turn takes for the whole length, measured: that
-# of another turn, since its last programs wait; of the first pass over chunks,
-# where all schedulers have work; and what one program of it alone would take.
+# Backwards, BACK_WARPS programs of a scheduler find room, BACK_WARPS_OF_FEW
+# with up to FEW states; more take turns. Measured: what a turn takes beside
+# its steps, as steps; and as parts of one turn over the whole length, the
+# first pass over chunks where all schedulers have work, and what one program
+# of it alone would take.
 BACK_WARPS = 2
-ANOTHER_TURN = 0.02
+BACK_WARPS_OF_FEW = 3
+FEW = 4
+STEPS_OF_TURN = 10
 FIRST_PASS = 0.15
 FIRST_PASS_ALONE = 0.24
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -167,12 +169,6 @@ class Cut(NamedTuple):
         shape = self.batch, n, self.blocks, rows, LANES
         return like.new_empty(shape, dtype=torch.float32)
 
-    def of_channels(self, tensor: Tensor) -> Tensor:
-        """From (blocks, rows, LANES) to (d_inner, rows)."""
-        rows = tensor.shape[1]
-        tensor = tensor.transpose(1, 2).reshape(self.groups, -1, rows)
-        return tensor[:, : self.width].reshape(-1, rows)
-
 
 def checkpoint_shape(
     batch: int, length: int, d_inner: int, d_state: int, groups: int = 1
@@ -192,37 +188,21 @@ class Plan(NamedTuple):
         cls, cut: Cut, device: torch.device, padded: int = STATES
     ) -> "Plan":
         """One chunk if that is enough programs; chunks cost a second pass."""
-        programs = _threads(padded) * cut.programs
-        if programs >= ENOUGH_WARPS * _schedulers(device):
+        schedulers = _schedulers(device)
+        if _threads(padded) * cut.programs >= ENOUGH_WARPS * schedulers:
             return cls(1, cut.length)
-        return cls._side_by_side(cut, device, padded)
+        warps = WARPS if padded == STATES else WARPS_OF_FEW
+        n_chunks = warps * schedulers // cut.programs
+        return cls._of(cut, min(n_chunks, cut.length // MIN_CHUNK), padded)
 
     @classmethod
     def backwards(
         cls, cut: Cut, device: torch.device, padded: int = STATES
     ) -> "Plan":
         """As many programs as find room, in one turn or several."""
-        if padded < STATES:
-            return cls._side_by_side(cut, device, padded)
-        fill = THREADS * cut.programs / (BACK_WARPS * _schedulers(device))
-        n_chunks = _cheapest(fill, cls._most(cut, device))
-        return cls._of(cut, n_chunks, padded)
-
-    @classmethod
-    def _side_by_side(
-        cls, cut: Cut, device: torch.device, padded: int
-    ) -> "Plan":
-        """WARPS programs a scheduler, or fewer, if chunks would be short."""
-        warps = WARPS if padded == STATES else WARPS_OF_FEW
-        n_chunks = round(warps * _schedulers(device) / cut.programs)
-        return cls._of(cut, min(n_chunks, cls._most(cut, device)), padded)
-
-    @classmethod
-    def _most(cls, cut: Cut, device: torch.device) -> int:
-        """More chunks would be too short."""
-        few = round(FEWER_WARPS * _schedulers(device) / cut.programs)
-        most = max(few, cut.length // GOOD_CHUNK)
-        return max(1, min(most, cut.length // MIN_CHUNK))
+        programs = _threads(padded) * cut.programs
+        room = _back_warps(padded) * _schedulers(device)
+        return cls._of(cut, _cheapest(programs, room, cut.length), padded)
 
     @classmethod
     def _of(cls, cut: Cut, n_chunks: int, padded: int) -> "Plan":
@@ -233,23 +213,25 @@ class Plan(NamedTuple):
         return cls(-(-cut.length // steps), steps)
 
 
-@functools.lru_cache
-def _cheapest(fill: float, most: int) -> int:
+@functools.cache
+def _cheapest(programs: int, room: int, length: int) -> int:
     """How many chunks of time are done first, backwards.
 
     Args:
-        fill: the part of a turn's programs that one chunk has.
-        most: more there shall not be.
+        programs: of one chunk.
+        room: how many of them find room at a time.
+        length: steps of all chunks.
     """
 
     def cost(n_chunks: int) -> float:
-        turns = math.ceil(n_chunks * fill)
-        total = turns / n_chunks * (1 + ANOTHER_TURN * turns)
+        turns = math.ceil(n_chunks * programs / room)
+        total = turns * (1 / n_chunks + STEPS_OF_TURN / length)
         if n_chunks > 1:
-            total += FIRST_PASS * fill + FIRST_PASS_ALONE / n_chunks
+            total += FIRST_PASS * programs / room + FIRST_PASS_ALONE / n_chunks
         return total
 
-    return min(range(1, min(most, math.ceil(4 / fill)) + 1), key=cost)
+    most = min(length // MIN_CHUNK, math.ceil(4 * room / programs))
+    return min(range(1, max(1, most) + 1), key=cost)
 
 
 def _tile(padded: int) -> int:
@@ -262,14 +244,21 @@ def _threads(padded: int) -> int:
     return THREADS if padded == STATES else 1
 
 
-def _stages(padded: int) -> int:
+def _stages(padded: int, threads: int) -> int:
     """Tiles on their way, forwards and in the adjoint's first pass."""
-    return STAGES if padded == STATES else STAGES_OF_FEW
+    return STAGES_ALONE if padded == STATES and threads == 1 else STAGES
+
+
+def _back_warps(padded: int) -> int:
+    """Programs of a scheduler, backwards."""
+    return BACK_WARPS_OF_FEW if padded <= FEW else BACK_WARPS
 
 
 def _registers(padded: int) -> dict[str, int]:
-    """Few states leave room for four programs a scheduler, also backwards."""
-    return {"maxnreg": 128} if padded <= 4 else {}
+    """With few states so many for a thread that its programs find room."""
+    if padded > FEW:
+        return {}
+    return {"maxnreg": 2**14 // (BACK_WARPS_OF_FEW * LANES) // 8 * 8}
 
 
 @functools.cache
@@ -540,7 +529,7 @@ def _walk(
         T=tile,
         GRAIN=SPACING,
         DENSE=spacing == SPACING,
-        STAGES=_stages(inputs.padded),
+        STAGES=_stages(inputs.padded, threads),
         FROM=source if states is None else "states",
         KEEP=kept is not None,
         ENDS=ends is not None,
@@ -645,19 +634,16 @@ def backward(
                 total = over_time
             parts.append((later, *total))
     later, of_A, of_D, of_bias, of_B, of_C = zip(*parts, strict=True)
-    # D and delta_bias have their gradients when the last part is added; both
-    # are columns of one tensor, and what an operator returns shares nothing.
+    # D and delta_bias have their gradients when the last part is added.
     return (
         grads.x,
         grads.delta,
         _joined(of_A).to(A.dtype),
         grads.B.view(shapes[0]) if B.ndim == 4 else _joined(of_B).to(B.dtype),
         grads.C.view(shapes[1]) if C.ndim == 4 else _joined(of_C).to(C.dtype),
-        None if D is None else of_D[-1].to(D.dtype, copy=True),
+        None if D is None else of_D[-1].to(D.dtype),
         grads.z,
-        None
-        if delta_bias is None
-        else of_bias[-1].to(delta_bias.dtype, copy=True),
+        None if delta_bias is None else of_bias[-1].to(delta_bias.dtype),
         None
         if initial_state is None
         else _joined(later).to(initial_state.dtype),
@@ -707,14 +693,10 @@ def _backward(
     if given is None:
         later = _later(inputs, plan, grad_y, later)
     n, n_chunks = inputs.A.shape[1], plan.n_chunks
-    over_time = cut.room(n_chunks, inputs.padded + 2, inputs.x)
-    fixed_B, fixed_C = (
-        cut.room(n_chunks if flags[flag] else 0, inputs.padded, inputs.x)
-        for flag in ("B_FIXED", "C_FIXED")
-    )
-    rows = cut.batch * cut.length
-    if flags["B_FIXED"] and flags["C_FIXED"]:
-        rows = 0
+    fixed = flags["B_FIXED"], flags["C_FIXED"]
+    sums = inputs.padded * (1 + sum(fixed)) + 2
+    over_time = cut.room(n_chunks, sums, inputs.x)
+    rows = 0 if all(fixed) else cut.batch * cut.length
     threads = _threads(inputs.padded)
     partial = over_time.new_empty(
         threads * cut.blocks, rows, 2 * inputs.padded
@@ -736,16 +718,14 @@ def _backward(
         ddelta_ptr=grads.delta[:, begin:],
         dz_ptr=inputs.x if grads.z is None else grads.z[:, begin:],
         dBC_ptr=partial,
-        dA_ptr=over_time,
-        dB_ptr=fixed_B,
-        dC_ptr=fixed_C,
+        over_time_ptr=over_time,
         dinitial_ptr=before,
         d_inner=cut.d_inner,
         rows=grads.x.shape[1],
         steps=plan.steps,
         n_kept=kept.shape[1],
         T=SPACING,
-        STAGES=BACK_STAGES,
+        STAGES=STAGES,
         THREADS=threads,
         AHEAD=threads == 1 and inputs.x.dtype != torch.float32,
         GIVEN=given is not None,
@@ -755,15 +735,46 @@ def _backward(
         **_registers(inputs.padded),
         num_warps=1,
     )
+    over_time = _sum_over_time(inputs, over_time)
     _sum_blocks(inputs, partial, grads, stretch)
-    of_states = cut.of_channels(over_time.sum((0, 1)))
-    return before, [
-        of_states[:, :n],
-        of_states[:, -2],
-        of_states[:, -1],
-        cut.of_channels(fixed_B.sum((0, 1)))[:, :n],
-        cut.of_channels(fixed_C.sum((0, 1)))[:, :n],
+    return before, over_time
+
+
+def _sum_over_time(inputs: Inputs, over_time: Tensor) -> list[Tensor]:
+    """The gradients of A, D and delta_bias, and of fixed B and C."""
+    batch, n_chunks, blocks, rows, _ = over_time.shape
+    cut, flags, n = inputs.cut, inputs.flags, inputs.A.shape[1]
+    of_states, of_channels = (cut.d_inner, n), (cut.d_inner,)
+    dA, dD, dbias, dB, dC = gradients = [
+        over_time.new_empty(shape)
+        for shape in (
+            of_states,
+            of_channels,
+            of_channels,
+            of_states if flags["B_FIXED"] else 0,
+            of_states if flags["C_FIXED"] else 0,
+        )
     ]
+    kernels.sum_over_time[blocks, rows](
+        over_time,
+        dA,
+        dD,
+        dbias,
+        dB,
+        dC,
+        cut.width,
+        cut.blocks_per_group,
+        blocks,
+        batch * n_chunks,
+        N=n,
+        NP=inputs.padded,
+        FULL=cut.width % LANES == 0,
+        AT_ONCE=ADDED_AT_ONCE,
+        B_FIXED=flags["B_FIXED"],
+        **_after_ours(inputs.x.device),
+        num_warps=1,
+    )
+    return gradients
 
 
 def _sum_blocks(
@@ -788,7 +799,7 @@ def _sum_blocks(
         for name, grad in targets.items()
     }
     dB, dC = written["B"], written["C"]
-    rows = 32
+    rows = ADDED_COLUMNS // (2 * inputs.padded)
     count = cut.batch * cut.length
     kernels.sum_blocks[-(-count // rows), cut.groups](
         partial,
@@ -802,6 +813,7 @@ def _sum_blocks(
         N=inputs.A.shape[1],
         NP=inputs.padded,
         ROWS=rows,
+        AT_ONCE=ADDED_AT_ONCE,
         B_FIXED=flags["B_FIXED"],
         C_FIXED=flags["C_FIXED"],
         **_after_ours(inputs.x.device),
@@ -833,7 +845,7 @@ def _later(
         rows=inputs.reset.stride(0),
         steps=plan.steps,
         T=inputs.tile,
-        STAGES=_stages(inputs.padded),
+        STAGES=_stages(inputs.padded, 1),
         **_after_ours(inputs.x.device, inputs.flags["PAIRS"]),
         num_warps=1,
     )

@@ -51,8 +51,9 @@ h is recomputed, a tile at a time, from the checkpoints of the forward pass.
 They are written as the product of a row of ones with all channels' terms, in
 full float32: the compiler turns it over through shared memory and gives each
 thread a column or two to add up. A program writes its own partial sum, and
-``sum_blocks`` adds them in a fixed order. There is no atomic addition: every
-run gives the same bits.
+``sum_blocks`` adds them in a fixed order, as ``sum_over_time`` adds what each
+chunk and sequence has for A, D and delta_bias. There is no atomic addition:
+every run gives the same bits.
 
 **One kernel after the other.** Where one writes what the next reads, the next
 may start (``launch_pdl``) before all is written, load what does not depend on
@@ -467,9 +468,14 @@ def forward(
         live = (start + t0 + own < length) | WHOLE
         own_time = clamp(start + t0 + own, length, WHOLE).to(tl.int64)
         p = x_ptr + own_time * x_l + d[None, :]
-        x = tl.load(p).to(tl.float32)
+        x = tl.load(p)
         p = delta_ptr + own_time * delta_l + d[None, :]
-        dt = step_size(tl.load(p), bias, live, SOFTPLUS)
+        raw = tl.load(p)
+        z = x
+        if WRITE_Y and LAST and HAS_Z:
+            z = tl.load(z_ptr + own_time * z_l + d[None, :])
+        x = x.to(tl.float32)
+        dt = step_size(raw, bias, live, SOFTPLUS)
         dts = for_both(dt, T, THREADS)
         if PAIRS and ENDS:
             B = tile_half(B_ptr, 0, time, B_l, NP, T)
@@ -517,8 +523,7 @@ def forward(
             if LAST:
                 y += D * x
                 if HAS_Z:
-                    p = z_ptr + own_time * z_l + d[None, :]
-                    z = tl.load(p).to(tl.float32)
+                    z = z.to(tl.float32)
                     y *= z * sigmoid(z)
                 tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), write)
             else:
@@ -768,8 +773,7 @@ def backward(
     x_ptr, delta_ptr, z_ptr, A_ptr, B_ptr, C_ptr, D_ptr, bias_ptr,
     reset_ptr,
     grad_y_ptr, sum_ptr, kept_ptr, later_ptr,
-    dx_ptr, ddelta_ptr, dz_ptr, dBC_ptr, dA_ptr, dB_ptr, dC_ptr,
-    dinitial_ptr,
+    dx_ptr, ddelta_ptr, dz_ptr, dBC_ptr, over_time_ptr, dinitial_ptr,
     x_b, x_l, delta_b, delta_l, z_b, z_l, grad_b, grad_l, A_d, A_n,
     B_b, B_l, B_g, B_n, C_b, C_l, C_g, C_n, later_b, later_d, later_n,
     d_inner, width, blocks_per_group, blocks,
@@ -951,7 +955,8 @@ def backward(
             tl.store(sum_ptr + size + at, gB, some)
             tl.store(sum_ptr + 2 * size + at, wA, some)
     everywhere = slot >= 0
-    p = dA_ptr + here * ((NP + 2) * LANES)
+    SUMS: tl.constexpr = NP * (1 + B_FIXED + C_FIXED) + 2
+    p = over_time_ptr + here * (SUMS * LANES)
     store_states(p, LANES, slot, everywhere, dA, NP, NP, THREADS)
     if THREADS > 1:
         other = (tl.arange(0, LANES) ^ (LANES // 2))[None, :]
@@ -959,15 +964,55 @@ def backward(
         dbias += tl.gather(dbias, other, 1)
     tl.store(p + NP * LANES + slot[None, :], dD)
     tl.store(p + (NP + 1) * LANES + slot[None, :], dbias)
+    p += (NP + 2) * LANES
     if B_FIXED:
-        p = dB_ptr + here * (NP * LANES)
         store_states(p, LANES, slot, everywhere, dB, NP, NP, THREADS)
+        p += NP * LANES
     if C_FIXED:
-        p = dC_ptr + here * (NP * LANES)
         store_states(p, LANES, slot, everywhere, dC, NP, NP, THREADS)
     if chunk == 0:
         before = dinitial_ptr + sequence * d_inner * N
         store_states(before, 1, d * N, ok, r, N, NP, THREADS)
+
+
+@triton.jit(do_not_specialize=[*RUNTIME, "count"])
+def sum_over_time(
+    over_time_ptr, dA_ptr, dD_ptr, dbias_ptr, dB_ptr, dC_ptr,
+    width, blocks_per_group, blocks, count,
+    N: tl.constexpr, NP: tl.constexpr, FULL: tl.constexpr,
+    AT_ONCE: tl.constexpr, B_FIXED: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """The sums over each chunk of each sequence, added in a fixed order.
+
+    There are ``count``; a program adds up one row of one block's.
+    """
+    let_next_start(OVERLAP)
+    block = tl.program_id(0)
+    row = tl.program_id(1)
+    slot = tl.arange(0, LANES)
+    _, d, ok = channels(block, slot, width, blocks_per_group, FULL)
+    await_previous(OVERLAP)
+    rows = tl.num_programs(1)
+    total = tl.zeros((AT_ONCE, LANES), tl.float32)
+    for first in range(0, count, AT_ONCE):
+        here = first + tl.arange(0, AT_ONCE)
+        at = (here.to(tl.int64) * blocks + block) * rows + row
+        p = over_time_ptr + at[:, None] * LANES + slot[None, :]
+        total += tl.load(p, mask=(here < count)[:, None], other=0.0)
+    total = tl.sum(total, 0)
+    if row == NP:
+        tl.store(dD_ptr + d, total, ok)
+    elif row == NP + 1:
+        tl.store(dbias_ptr + d, total, ok)
+    else:
+        to = dA_ptr
+        n = row
+        if row >= NP + 2:
+            n = (row - 2) % NP
+            to = dC_ptr
+            if B_FIXED and row < 2 * NP + 2:
+                to = dB_ptr
+        tl.store(to + d * N + n, total, ok & (n < N))
 
 
 @triton.jit(do_not_specialize=["parts", "count", "length"])
@@ -975,6 +1020,7 @@ def sum_blocks(
     dBC_ptr, dB_ptr, dC_ptr, dB_b, dB_l, dB_g, dC_b, dC_l, dC_g,
     parts, count, length,
     N: tl.constexpr, NP: tl.constexpr, ROWS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
     B_FIXED: tl.constexpr, C_FIXED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """The programs' partial sums of dB and dC, added in a fixed order.
@@ -988,10 +1034,13 @@ def sum_blocks(
     live = (row < count)[:, None]
     p = dBC_ptr + group.to(tl.int64) * parts * count * (2 * NP)
     p += row[:, None] * (2 * NP) + column[None, :]
-    total = tl.zeros((ROWS, 2 * NP), tl.float32)
-    for _ in range(parts):
-        total += tl.load(p, mask=live, other=0.0)
-        p += count.to(tl.int64) * (2 * NP)
+    total = tl.zeros((AT_ONCE, ROWS, 2 * NP), tl.float32)
+    for first in range(0, parts, AT_ONCE):
+        part = first + tl.arange(0, AT_ONCE)
+        at = part.to(tl.int64) * count * (2 * NP)
+        there = (part < parts)[:, None, None] & live[None]
+        total += tl.load(p[None] + at[:, None, None], mask=there, other=0.0)
+    total = tl.sum(total, 0)
     dB, dC = tl.split(tl.reshape(total, (ROWS, NP, 2)))
     n = tl.arange(0, NP)
     live = live & (n < N)[None, :]
