@@ -54,11 +54,11 @@ ADDED_COLUMNS = 64
 PAIRS_FROM = 2**23
 PAIRS_OF_FEW_FROM = 2**16
 # Chunks of time, none shorter than MIN_CHUNK. Forwards WARPS programs for each
-# scheduler of the GPU, WARPS_OF_FEW with fewer than STATES states; and none
-# where there are ENOUGH_WARPS anyway.
+# scheduler of the GPU; of STATES states half as many, unless their chunks are
+# LONG; and none where there are ENOUGH_WARPS anyway.
 MIN_CHUNK = 16
-WARPS = 2
-WARPS_OF_FEW = 4
+WARPS = 4
+LONG = 128
 ENOUGH_WARPS = 0.7
 # Backwards, BACK_WARPS programs of a scheduler find room, BACK_WARPS_OF_FEW
 # with up to FEW states; more take turns. Measured: what a turn takes beside
@@ -191,8 +191,9 @@ class Plan(NamedTuple):
         schedulers = _schedulers(device)
         if _threads(padded) * cut.programs >= ENOUGH_WARPS * schedulers:
             return cls(1, cut.length)
-        warps = WARPS if padded == STATES else WARPS_OF_FEW
-        n_chunks = warps * schedulers // cut.programs
+        n_chunks = WARPS * schedulers // cut.programs
+        if padded == STATES and cut.length < LONG * n_chunks:
+            n_chunks //= 2
         return cls._of(cut, min(n_chunks, cut.length // MIN_CHUNK), padded)
 
     @classmethod
