@@ -22,7 +22,7 @@ ARGUMENTS = (
     "bool delta_softplus"
 )
 N_GRADIENTS = 9  # reset has none
-PLAIN = Tensor, torch.nn.Parameter
+PLAIN = {Tensor, torch.nn.Parameter, type(None), bool}
 FORWARD = f"({ARGUMENTS}, bool keep) -> (Tensor, Tensor, Tensor)"
 GRADIENTS = ", ".join(["Tensor"] * N_GRADIENTS)
 BACKWARD = (
@@ -190,11 +190,10 @@ def differentiable(arguments: Sequence) -> bool:
 
 def _watched(arguments: Sequence) -> bool:
     """Whether a transform, a mode, a tracer or a tensor's kind takes part."""
-    for t in arguments:
-        if isinstance(t, Tensor) and (type(t) not in PLAIN or t.is_meta):
-            return True
     return (
-        torch._C._are_functorch_transforms_active()
+        not PLAIN.issuperset(map(type, arguments))
+        or arguments[0].is_meta
+        or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
     )
