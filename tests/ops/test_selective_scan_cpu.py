@@ -283,6 +283,14 @@ class TestMemory:
         for what, value in theirs.items():
             assert torch.equal(ours[what], value), what
 
+    def test_it_is_that_of_x_whatever_the_default_device(self):
+        given = in_dtype(case(2, 40, 20, 5), torch.float32)
+        expected = run(scan, given)
+        with torch.device("meta"):
+            found = run(scan, given)
+        for what, value in expected.items():
+            assert torch.equal(found[what], value), what
+
     def test_one_gradient_for_all_of_y(self):
         given = case(2, 70, 40, 5)
         grads = []

@@ -63,6 +63,9 @@ PIECES = 32  # of the sums over channels, unless a piece has PIECE_LENGTH
 PIECE_LENGTH = 16  # blocks
 NUMBERS = {torch.float32: np.float32, torch.float64: np.float64}
 NO_RESET = np.empty((0, 0), bool)
+NO_STATE = {
+    dtype: np.empty((0, 0, 0), number) for dtype, number in NUMBERS.items()
+}
 
 
 def refusal(
@@ -109,25 +112,24 @@ def forward(
     """y, the last state, and the checkpoints if they are to be kept."""
     batch, length, d_inner = x.shape
     dtype, d_state = accumulation_dtype(x, delta, A), A.shape[1]
-    y = torch.empty(batch, length, d_inner, dtype=dtype)
-    state = torch.zeros(batch, d_inner, d_state, dtype=dtype)
-    if initial_state is not None:
-        state.copy_(initial_state.detach())
+    y = x.new_empty(batch, length, d_inner, dtype=dtype)
+    state = np.empty((batch, d_inner, d_state), NUMBERS[dtype])
     shape = checkpoint_shape(batch, length, d_inner, d_state)
-    checkpoints = torch.empty(shape if keep else (0, 0, 0, 0), dtype=dtype)
+    checkpoints = x.new_empty(shape if keep else (0, 0, 0, 0), dtype=dtype)
     blocks = _blocks(d_inner, _groups(B), _groups(C))
     inputs = _inputs(
         dtype, x, delta, A, B, C, D, z, delta_bias, reset, delta_softplus
     )
-    outputs = y.numpy(), state.numpy(), checkpoints.numpy()
+    first_state = _state(initial_state, dtype)
+    outputs = y.numpy(), state, checkpoints.numpy()
 
     def scan(first: int, last: int) -> None:
         desks = _desks(d_state, dtype)
-        scan_blocks(first, last, *desks, blocks, inputs, outputs)
+        scan_blocks(first, last, *desks, blocks, inputs, first_state, outputs)
 
-    _share(scan, batch * len(blocks), state.numel() * length)
+    _share(scan, batch * len(blocks), state.size * length)
     kept = checkpoints if keep else checkpoints.flatten()
-    return _to(y, x.dtype), state, kept
+    return _to(y, x.dtype), torch.from_numpy(state), kept
 
 
 def backward(
@@ -163,7 +165,7 @@ def backward(
     # By torch, which begins an array where a line of the cache begins, so
     # that no two blocks of channels write to one.
     grad_x, grad_delta, grad_z = (
-        torch.empty(batch, length, d_inner, dtype=dtype) for _ in range(3)
+        x.new_empty(batch, length, d_inner, dtype=dtype) for _ in range(3)
     )
     grad_state = np.empty(grad_last_state.shape, number)
     blocks = _blocks(d_inner, *groups)
@@ -190,23 +192,20 @@ def backward(
         walk_blocks(first, last, *desks, blocks, pieces, inputs, kept, outputs)
 
     _share(walk, batch * len(pieces), states)
-    sums = sums.sum(0) if batch > 1 else sums[0]
-    grad_A, grad_B, grad_C = sums[:-2].reshape(3, d_state, d_inner)
-    grad_D, grad_bias = sums[-2:]
-    gradients = (
-        (x, grad_x),
-        (delta, grad_delta),
-        (A, grad_A.T),
-        (B, _add_pieces(parts_B, B) if groups[0] else grad_B.T),
-        (C, _add_pieces(parts_C, C) if groups[1] else grad_C.T),
-        (D, grad_D),
-        (z, grad_z),
-        (delta_bias, grad_bias),
-        (initial_state, grad_state),
+    sums = (sums.sum(0) if batch > 1 else sums[0]).astype(number, copy=False)
+    grad_A, grad_B, grad_C = (
+        sums[n * d_state : (n + 1) * d_state].T for n in range(3)
     )
-    return tuple(
-        None if tensor is None else _tensor(gradient, number, tensor.dtype)
-        for tensor, gradient in gradients
+    return (
+        _to(grad_x, x.dtype),
+        _to(grad_delta, delta.dtype),
+        _tensor(grad_A, A),
+        _tensor(_add_pieces(parts_B, B) if groups[0] else grad_B, B),
+        _tensor(_add_pieces(parts_C, C) if groups[1] else grad_C, C),
+        _tensor(sums[-2], D),
+        None if z is None else _to(grad_z, z.dtype),
+        _tensor(sums[-1], delta_bias),
+        _tensor(grad_state, initial_state),
     )
 
 
@@ -296,7 +295,7 @@ def _desks(d_state: int, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
     longer.
     """
     rows = TILES_ROWS * TILE, CELLS_ROWS * d_state
-    desk = torch.empty(sum(rows), LANES, dtype=dtype).numpy()
+    desk = torch.empty(sum(rows), LANES, dtype=dtype, device="cpu").numpy()
     return (
         desk[: rows[0]].reshape(TILES_ROWS, TILE, LANES),
         desk[rows[0] :].reshape(CELLS_ROWS, d_state, LANES),
@@ -308,25 +307,23 @@ def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
-def _tensor(
-    values: Tensor | np.ndarray, number: type, dtype: torch.dtype
-) -> Tensor:
+def _tensor(values: np.ndarray, like: Tensor | None) -> Tensor | None:
     """Contiguous, and a copy only if it has to be, as in ``_array``."""
-    if isinstance(values, np.ndarray):
-        values = torch.from_numpy(np.ascontiguousarray(values, number))
-    return _to(values, dtype)
+    if like is None:
+        return None
+    return _to(torch.from_numpy(np.ascontiguousarray(values)), like.dtype)
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
     """Contiguous; a copy only if it has to be."""
-    return np.ascontiguousarray(_to(tensor, dtype).detach().numpy())
+    return np.ascontiguousarray(_to(tensor, dtype).numpy(force=True))
 
 
 def _memory(
     tensor: Tensor, dtype: torch.dtype
 ) -> tuple[np.ndarray, tuple[int, ...]]:
     """All memory between a sequence's first number and last, and strides."""
-    tensor = _to(tensor, dtype).detach()
+    tensor = _to(tensor, dtype)
     strides = tensor.stride()
     if not tensor.is_contiguous():
         last = sum(
@@ -334,7 +331,7 @@ def _memory(
             for size, stride in zip(tensor.shape, strides, strict=True)
         )
         tensor = tensor.as_strided((last + 1,), (1,))
-    return tensor.numpy().reshape(-1), strides
+    return tensor.numpy(force=True).ravel(), strides
 
 
 def _inputs(
@@ -372,6 +369,11 @@ def _weights(weights: Tensor, dtype: torch.dtype) -> np.ndarray:
     if array.ndim == 2:
         return array[None, None]
     return array[:, :, None] if array.ndim == 3 else array
+
+
+def _state(state: Tensor | None, dtype: torch.dtype) -> np.ndarray:
+    """A state, or none for zeros."""
+    return NO_STATE[dtype] if state is None else _array(state, dtype)
 
 
 def _channels(

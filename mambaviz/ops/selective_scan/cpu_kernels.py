@@ -430,6 +430,15 @@ def scatter(cells, row, matrix, channel, count):
 
 @inlined
 @no_type_check
+def take_state(cells, row, state, b, channel, count):
+    """A block of one sequence's state to the desk; zeros if there is none."""
+    cells[row] = 0
+    if len(state) > 0:
+        gather(cells, row, state[b], channel, count, 1.0)
+
+
+@inlined
+@no_type_check
 def take_block(tiles, cells, block, A, B, C, D, bias):
     """What does not change with time. Returns B and C, and D and the bias."""
     channel, count = block[0], block[1]
@@ -558,14 +567,10 @@ def walk_back(tiles, cells, b, start, stop, B, C, reset, grad_B, grad_C):
 
 @compiled
 @no_type_check
-def scan_blocks(first, last, tiles, cells, blocks, inputs, outputs):
-    """Blocks ``first`` up to ``last``, counted over the whole batch.
-
-    The state that comes in among the outputs is the one before the first
-    step; it becomes the last one.
-    """
+def scan_blocks(first, last, tiles, cells, blocks, inputs, initial, outputs):
+    """Blocks ``first`` up to ``last``, counted over the whole batch."""
     x, delta, z, A, B, C, D, bias, reset, delta_softplus, gated = inputs
-    y, state, checkpoints = outputs
+    y, last_state, checkpoints = outputs
     length, row = y.shape[1], tiles[SPARE, 0]
     for item in range(first, last):
         b, block = item // len(blocks), blocks[item % len(blocks)]
@@ -573,7 +578,7 @@ def scan_blocks(first, last, tiles, cells, blocks, inputs, outputs):
         B_k, C_k, D_k, bias_k = take_block(
             tiles, cells, block, A, B, C, D, bias
         )
-        gather(cells, H, state[b], channel, count, 1.0)
+        take_state(cells, H, initial, b, channel, count)
         for start in range(0, length, TILE):
             stop = min(start + TILE, length)
             where = (b, start, stop, channel, count)
@@ -593,7 +598,7 @@ def scan_blocks(first, last, tiles, cells, blocks, inputs, outputs):
                     gate, _ = silu(load(tiles, (Z, i)))
                     y_t = y_t * gate
                 write(y[b, start + i], channel, count, row, y_t)
-        scatter(cells, H, state[b], channel, count)
+        scatter(cells, H, last_state[b], channel, count)
 
 
 @compiled
