@@ -530,7 +530,7 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
     two threads that share a channel, each hands delta and delta x of its own
     steps to the other, and takes half of its sums for y.
     """
-    shared = {"THREADS": 2, "T": fused.TILE_OF_BOTH}
+    shared = {"THREADS": 2, "T": fused.TILE_OF_BOTH, "STAGES": fused.STAGES}
     ragged = {"KEEP": True, "WHOLE": False}
     forwards = [{}, {"KEEP": True, "FROM": "states"}, ragged]
     backwards = [{}, {"WHOLE": False}]
@@ -545,14 +545,13 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
     alone, both, backward = found[:3], found[3:6], found[6:]
     for forward in alone:
         assert forward["shuffles"] == forward["stack"] == 0
-        # The programs that the plan counts on find room side by side, in the
-        # 2^14 registers that a scheduler has for its threads.
-        threads = fused.WARPS * fused.LANES
-        assert threads * forward["registers"] <= 2**14
+        # Three programs find room side by side, in the 2^14 registers that a
+        # scheduler has for its threads; with newer compilers all WARPS do.
+        assert 3 * fused.LANES * forward["registers"] <= 2**14
     for forward in both:
         assert forward["stack"] == 0
         assert forward["shuffles"] == 5 * fused.TILE_OF_BOTH // 2
-        assert 3 * fused.LANES * forward["registers"] <= 2**14
+        assert fused.WARPS * fused.LANES * forward["registers"] <= 2**14
     for kernel in backward:
         # A few addresses, but not the states: 4 bytes times 8.
         assert kernel["stack"] < 32
