@@ -5,7 +5,10 @@ without its kernels compute the same from the same tensors: softplus of delta
 and its bias, the scan, skip and gate. At each shape everything is compared
 with the reference in float64 first, and what does not agree is not timed.
 Then all of them run in turns, so that a slow moment of the machine is a slow
-moment of all; a ratio is the median of the ratios of each turn.
+moment of all; a ratio is the median of the ratios of each turn. In its turn
+each is called once before its calls are timed: as in a loop of training, it
+then finds its own memory and code where it left them. Otherwise its clock
+would run while memory that the one before has freed goes back to the system.
 
 Run from the repository's root, on a machine that does nothing else:
 
@@ -197,6 +200,17 @@ def seconds(call: Callable, times: int = 1) -> float:
     return (time.perf_counter() - start) / times
 
 
+def trim() -> None:
+    """Give memory that was freed back to the system."""
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def rest() -> None:
+    """Leave nothing of one contender to the next."""
+    trim()
+    time.sleep(REST_S)
+
+
 class Measured(NamedTuple):
     """What came of one contender at one shape, in one mode."""
 
@@ -240,7 +254,8 @@ def measure(
         for name, call in calls.items():
             times, turns = plans[name]
             if turn < turns:
-                time.sleep(REST_S)
+                rest()
+                call()
                 taken[name].append(seconds(call, times))
     return {
         name: Measured(taken[name], max(off[name].values())) for name in calls
@@ -267,7 +282,7 @@ def resident(field: str) -> int:
 
 def peak_memory(call: Callable) -> int:
     """What a call takes beyond what was held before it, in bytes."""
-    ctypes.CDLL(None).malloc_trim(0)
+    trim()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forget the last peak
     call()
@@ -438,7 +453,8 @@ def main() -> int:
         rows=rows,
         repeats=MIN_TURNS,
         statistic=(
-            "median over the turns, of times and of the ratios of each turn;"
+            "median over the turns, of times and of the ratios of each turn,"
+            " after one call that is not timed;"
             f" {MIN_TURNS} to {MAX_TURNS} turns, as the column says;"
             " peak memory of one call, beyond its inputs"
         ),
