@@ -412,7 +412,7 @@ def check_training(kind: str, compiled: bool, device: str = "cuda") -> float:
     """
     ours, plain = small_pair(kind, device)
     if compiled:
-        ours.compile()
+        ours.compile(dynamic=False)
     # Longer than a tile and a chunk, and no multiple of them.
     ids = torch.randint(300, (3, 150), device=device)
     return compare_gradients(ours, plain, ids)
@@ -430,7 +430,7 @@ def measure_training(report: Callable) -> None:
         for what in ("mambaviz", "mambaviz, compiled"):
             error = check_training(name, what != "mambaviz")
             if what != "mambaviz":
-                model.compile()
+                model.compile(dynamic=False)
             figures = measured(training_step(model, ids), batch * length, 7)
             report(what, name, count(model), "training step", batch, length, 0,
                    *figures, error)  # fmt: skip

@@ -57,20 +57,22 @@ def test_the_checkpoint_has_changed_its_layout_and_nothing_else(folder):
     assert (folder / "mamba-130m" / "config.json").is_file()
 
 
-def test_speeds_are_those_of_the_record():
-    """How many times as long the official kernel took."""
-    record = read_record("selective_scan_h100")
-    column = {name: i for i, name in enumerate(record["columns"])}
-    large = [8, 2048, 2048, 16]
-    median = {
-        (row[0], row[column["dtype"]], row[column["mode"]]): row[
-            column["median_ms"]
-        ]
-        for row in record["rows"]
-        if row[1:5] == large
+def official_over_ours():
+    """How many times as long it takes, by what is scanned and how."""
+    record = read_record("selective_scan_h200")
+    median = record["columns"].index("median_ms")
+    ms = {(row[0], *row[1:7]): row[median] for row in record["rows"]}
+    return {
+        (tuple(sizes), dtype, mode): ms["official", *sizes, dtype, mode] / ours
+        for (what, *sizes, dtype, mode), ours in ms.items()
+        if what == "fused"
     }
+
+
+def test_speeds_are_those_of_the_record():
+    ratio = official_over_ours()
     ratios = [
-        median["official", dtype, mode] / median["fused", dtype, mode]
+        ratio[(8, 2048, 2048, 16), dtype, mode]
         for mode in ("forward", "forward + backward")
         for dtype in ("bfloat16", "float32")
     ]
@@ -87,22 +89,21 @@ def test_speeds_are_those_of_the_record():
 
 def test_the_official_kernel_is_nowhere_faster():
     """In any size of the record, and by how much at least and at most."""
-    record = read_record("selective_scan_h200")
-    column = {name: i for i, name in enumerate(record["columns"])}
-    ms = {
-        (row[0], *row[1:7]): row[column["median_ms"]] for row in record["rows"]
-    }
     ratios = {"forward": [], "forward + backward": []}
-    for (what, *shape, mode), median in ms.items():
-        if what == "fused":
-            ratios[mode].append(ms["official", *shape, mode] / median)
+    for (
+        (batch, *_),
+        _,
+        mode,
+    ), ratio in official_over_ours().items():
+        assert ratio > 1
+        if batch != 8:
+            ratios[mode].append(ratio)
     forward, both = ratios.values()
-    assert len(forward) == len(both) == 14
     text = " ".join(README.split())
+    assert f"At {len(forward)} other sizes" in text
     said = f"{min(forward):.2f} to {max(forward):.2f} times as long forwards"
     also = f"{min(both):.2f} to {max(both):.2f} times forwards and backwards"
     assert f"{said}, and {also}" in text
-    assert min(forward + both) > 1
 
 
 def rows_of_language_models():
