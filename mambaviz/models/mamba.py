@@ -36,6 +36,7 @@ from mambaviz.models.checks import (
     expect_sequence,
     expect_sizes,
     expect_token,
+    expect_width,
     is_int,
 )
 from mambaviz.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
@@ -581,7 +582,12 @@ class RMSNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_model"]:
-        """The normalised x."""
+        """The normalised x.
+
+        Raises:
+            ValueError: x has another width.
+        """
+        expect_width(x, self.weight.shape[0])
         dtype = torch.promote_types(x.dtype, self.weight.dtype)
         dtype = torch.promote_types(dtype, torch.float32)
         weight = self.weight.to(dtype)

@@ -31,6 +31,7 @@ from mambaviz.models.checks import (
     expect_ids,
     expect_mask,
     expect_one_of,
+    expect_sequence,
     expect_states,
     expect_token_id,
 )
@@ -126,9 +127,10 @@ class TransformerBlock(nn.Module):
             The residual stream after it, and the cache if asked for.
 
         Raises:
-            ValueError: a context without cross-attention, or the other way
-                round.
+            ValueError: another shape; a context without cross-attention, or
+                the other way round.
         """
+        expect_sequence(x, self.attention.d_model)
         if (context is None) != (self.cross_attention is None):
             raise ValueError(
                 "a block with cross-attention needs a context, and only such "

@@ -885,6 +885,15 @@ def test_a_context_is_for_blocks_that_look_across():
         block(x, context=context)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 7), (1, 0, 8)])
+def test_a_block_says_which_shape_it_takes(shape):
+    block = TransformerBlock(8, 2)
+    with pytest.raises(ValueError, match=r"\(batch, length, 8\).*; got \("):
+        block(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"\(batch, length, 8\).*; got \("):
+        block.step(torch.zeros(1, 7), block.initial_state(1))
+
+
 def test_a_cache_says_how_long_it_is():
     empty = torch.empty(2, 3, 5, 4)
     assert KVCache(empty, empty).length == 5

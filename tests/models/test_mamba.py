@@ -511,6 +511,11 @@ def test_a_norm_of_half_precision_computes_in_float32():
     assert error(norm.double()(x), theirs) < RELATIVE
 
 
+def test_a_norm_says_which_width_it_takes():
+    with pytest.raises(ValueError, match=r"\(\.\.\., 64\); got \(5, 63\)"):
+        RMSNorm(64)(torch.zeros(5, 63))
+
+
 # ---- What selection means --------------------------------------------------
 
 
