@@ -9,7 +9,7 @@ in registers and walks through time. So the recurrence is one multiplication
 and addition in a register, the sum over states never leaves the thread, and
 x, delta, z and y are read and written 32 neighbours at a time. Of the steps,
 T are written out one after the other, so that the exponentials of one hide
-the latency of another; what a tile reads is asked for one tile ahead.
+the latency of another; what a tile reads is asked for two tiles ahead.
 
 **Or two.** Sixteen states fill a thread's registers, and with few such threads
 side by side the GPU waits. So two threads (THREADS) share a channel, eight
