@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -543,15 +544,19 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
         assert kernel["atomics"] == 0
         assert kernel["instructions"] > 1000
     alone, both, backward = found[:3], found[3:6], found[6:]
+    # The programs that the plan counts on find room side by side, in the 2^14
+    # registers that a scheduler has for its threads. Alone, Triton 3.6 gives a
+    # thread that keeps states more, and one program less finds room.
+    threads = fused.WARPS * fused.LANES
+    old = version("triton").startswith(("3.5.", "3.6."))
+    threads_alone = threads - fused.LANES if old else threads
     for forward in alone:
         assert forward["shuffles"] == forward["stack"] == 0
-        # Three programs find room side by side, in the 2^14 registers that a
-        # scheduler has for its threads; with newer compilers all WARPS do.
-        assert 3 * fused.LANES * forward["registers"] <= 2**14
+        assert threads_alone * forward["registers"] <= 2**14
     for forward in both:
         assert forward["stack"] == 0
         assert forward["shuffles"] == 5 * fused.TILE_OF_BOTH // 2
-        assert fused.WARPS * fused.LANES * forward["registers"] <= 2**14
+        assert threads * forward["registers"] <= 2**14
     for kernel in backward:
         # A few addresses, but not the states: 4 bytes times 8.
         assert kernel["stack"] < 32

@@ -619,7 +619,7 @@ def backward(
                 end = min(begin + length, cut.length)
                 stretch = Stretch(part, begin, end)
                 some = kept_part[:, begin // spacing : -(-end // spacing)]
-                later, over_time = _backward(
+                later, sums = _backward(
                     inputs.between(begin, end),
                     grad_y[:, begin:end],
                     some,
@@ -629,10 +629,8 @@ def backward(
                     stretch,
                 )
                 if total is not None:
-                    over_time = [
-                        a + b for a, b in zip(over_time, total, strict=True)
-                    ]
-                total = over_time
+                    sums = [a + b for a, b in zip(sums, total, strict=True)]
+                total = sums
             parts.append((later, *total))
     later, of_A, of_D, of_bias, of_B, of_C = zip(*parts, strict=True)
     # D and delta_bias have their gradients when the last part is added.
@@ -736,9 +734,9 @@ def _backward(
         **_registers(inputs.padded),
         num_warps=1,
     )
-    over_time = _sum_over_time(inputs, over_time)
+    gradients = _sum_over_time(inputs, over_time)
     _sum_blocks(inputs, partial, grads, stretch)
-    return before, over_time
+    return before, gradients
 
 
 def _sum_over_time(inputs: Inputs, over_time: Tensor) -> list[Tensor]:
