@@ -207,6 +207,7 @@ QUICK = [
     "mambaviz.ops.selective_scan",
     "mambaviz.ops.selective_scan.official",
     "mambaviz.ops.causal_conv1d",
+    "mambaviz.ops.rms_norm",
     "mambaviz.models",
 ]
 DOWNSTAIRS = QUICK

@@ -23,8 +23,8 @@ class CapturedStep:
     is moved, or whose weights are replaced, needs a new one.
 
     Args:
-        model: in eval mode; its ``step`` takes ids and a state, and returns
-            logits and a state of the same shape.
+        model: in eval mode; its ``step`` takes ids, a state and
+            ``in_place``, and returns logits and a state of the same shape.
 
     Raises:
         ValueError: at a call: ids that are not on a GPU, or not as many as
@@ -75,8 +75,10 @@ class CapturedStep:
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._logits, after = self.model.step(self._ids, self._state)
-                _each(after, self._state, lambda new, old: old.copy_(new))
+                self._logits, after = self.model.step(
+                    self._ids, self._state, in_place=True
+                )
+                _each(after, self._state, _move)
         self._graph = graph
 
 
@@ -93,6 +95,11 @@ def can_capture(model: nn.Module, ids: Tensor) -> bool:
             m._forward_hooks or m._forward_pre_hooks for m in model.modules()
         )
     )
+
+
+def _move(new: Tensor, old: Tensor) -> Tensor:
+    """What is not in its place yet goes there."""
+    return old if new.data_ptr() == old.data_ptr() else old.copy_(new)
 
 
 def _each(one: Any, other: Any, function: Callable) -> Any:

@@ -163,14 +163,6 @@ def expect_token(x: Tensor, d_model: int) -> None:
         )
 
 
-def expect_width(x: Tensor, d_model: int) -> None:
-    """Refuse what has not d_model features for each token."""
-    if x.ndim == 0 or x.shape[-1] != d_model:
-        raise ValueError(
-            f"x must have shape (..., {d_model}); got {tuple(x.shape)}"
-        )
-
-
 def expect_shape(name: str, value: Tensor, wanted: tuple[int, ...]) -> None:
     """Refuse another shape than the one wanted."""
     if value.shape != wanted:

@@ -270,9 +270,15 @@ class Backbone(nn.Module):
         return self.norm_f(x), tuple(after)
 
     def step(
-        self, ids: Int[Tensor, " batch"], state: State
+        self,
+        ids: Int[Tensor, " batch"],
+        state: State,
+        *,
+        in_place: bool = False,
     ) -> tuple[Float[Tensor, "batch d_model"], State]:
-        """One token; the given state is not changed.
+        """One token.
+
+        Arguments and errors are those of ``MambaLM.step``.
 
         Returns:
             The features after norm_f, and what each layer remembers.
@@ -281,7 +287,7 @@ class Backbone(nn.Module):
         x = self.embed(ids)
         after = []
         for layer, h in zip(self.layers, state, strict=True):
-            x, h = layer.step(x, h)
+            x, h = layer.step(x, h, in_place=in_place)
             after.append(h)
         return self.norm_f(x), tuple(after)
 
@@ -386,7 +392,11 @@ class MambaLM(nn.Module):
         return (logits, state) if return_state else logits
 
     def step(
-        self, ids: Int[Tensor, " batch"], state: State
+        self,
+        ids: Int[Tensor, " batch"],
+        state: State,
+        *,
+        in_place: bool = False,
     ) -> tuple[Float[Tensor, "batch vocab_size"], State]:
         """One token more.
 
@@ -396,6 +406,7 @@ class MambaLM(nn.Module):
         Args:
             ids: that token of each sequence.
             state: what the tokens before left behind.
+            in_place: write the new state into the given one instead.
 
         Returns:
             The logits after it, over the padded vocabulary, and what it
@@ -404,7 +415,7 @@ class MambaLM(nn.Module):
         Raises:
             ValueError: as ``forward``.
         """
-        x, state = self.backbone.step(ids, state)
+        x, state = self.backbone.step(ids, state, in_place=in_place)
         return self.lm_head(x), state
 
     def initial_state(

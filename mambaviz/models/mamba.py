@@ -36,10 +36,10 @@ from mambaviz.models.checks import (
     expect_sequence,
     expect_sizes,
     expect_token,
-    expect_width,
     is_int,
 )
 from mambaviz.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
+from mambaviz.ops.rms_norm import rms_norm
 from mambaviz.ops.selective_scan import (
     BACKENDS,
     selective_scan,
@@ -261,6 +261,7 @@ class S6(nn.Module):
         x: Float[Tensor, "batch d_inner"],
         z: Float[Tensor, "batch d_inner"] | None,
         state: ScanState,
+        in_place: bool = False,
     ) -> tuple[Float[Tensor, "batch d_inner"], ScanState]:
         """The same for one step."""
         delta, B, C = self.select(x)
@@ -277,6 +278,7 @@ class S6(nn.Module):
             delta_softplus=True,
             fixed_B="B" not in self.selective,
             fixed_C="C" not in self.selective,
+            in_place=in_place,
         )
 
     def forward(
@@ -310,12 +312,15 @@ class S6(nn.Module):
         y, state = self.selective_ssm(x, None, state, mask, reset)
         return (y, state) if return_state else y
 
-    def step(self, x: Token, state: ScanState) -> tuple[Token, ScanState]:
-        """One step; the given state is not changed.
+    def step(
+        self, x: Token, state: ScanState, *, in_place: bool = False
+    ) -> tuple[Token, ScanState]:
+        """One step.
 
         Args:
             x: the input of this step.
-            state: the state before it.
+            state: the state before it; it stays as it is.
+            in_place: write the new state into the given one instead.
 
         Returns:
             y, and the state after it.
@@ -324,7 +329,7 @@ class S6(nn.Module):
             ValueError: shapes that do not fit.
         """
         expect_token(x, self.d_inner)
-        return self.selective_ssm_step(x, None, state)
+        return self.selective_ssm_step(x, None, state, in_place)
 
     def initial_state(
         self,
@@ -453,12 +458,15 @@ class MambaBlock(S6):
         y = self.out_proj(y)
         return (y, MambaState(conv, ssm)) if return_state else y
 
-    def step(self, x: Token, state: MambaState) -> tuple[Token, MambaState]:
-        """One step; the given state is not changed.
+    def step(
+        self, x: Token, state: MambaState, *, in_place: bool = False
+    ) -> tuple[Token, MambaState]:
+        """One step.
 
         Args:
             x: the input of this step.
-            state: what the tokens before left behind.
+            state: what the tokens before left behind; it stays as it is.
+            in_place: write the new state into the given one instead.
 
         Returns:
             y, and what this token leaves behind.
@@ -468,8 +476,8 @@ class MambaBlock(S6):
         """
         expect_token(x, self.d_model)
         x, z = self.branch(x)  # each batch d_inner
-        x, conv = self.convolve_step(x, state.conv)
-        y, ssm = self.selective_ssm_step(x, z, state.ssm)
+        x, conv = self.convolve_step(x, state.conv, in_place)
+        y, ssm = self.selective_ssm_step(x, z, state.ssm, in_place)
         return self.out_proj(y), MambaState(conv, ssm)
 
     def branch(
@@ -523,6 +531,7 @@ class MambaBlock(S6):
         self,
         x: Float[Tensor, "batch d_inner"],
         conv: Float[Tensor, "batch d_inner reach"],
+        in_place: bool = False,
     ) -> tuple[
         Float[Tensor, "batch d_inner"], Float[Tensor, "batch d_inner reach"]
     ]:
@@ -535,6 +544,7 @@ class MambaBlock(S6):
             self.conv1d.weight.squeeze(1),
             self.conv1d.bias,
             activation="silu",
+            in_place=in_place,
         )
 
     def initial_state(
@@ -587,12 +597,7 @@ class RMSNorm(nn.Module):
         Raises:
             ValueError: x has another width.
         """
-        expect_width(x, self.weight.shape[0])
-        dtype = torch.promote_types(x.dtype, self.weight.dtype)
-        dtype = torch.promote_types(dtype, torch.float32)
-        weight = self.weight.to(dtype)
-        y = F.rms_norm(x.to(dtype), weight.shape, weight, self.eps)
-        return y.to(self.weight.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -628,13 +633,21 @@ class ResidualBlock(nn.Module):
         """
         y = self.mixer(self.norm(x), state, return_state, **options)
         y, state = y if return_state else (y, None)
-        y = x + y.to(x.dtype)
+        y = _add_to(x, y)
         return (y, state) if return_state else y
 
-    def step(self, x: Token, state: object) -> tuple[Token, object]:
-        """One step; the given state is not changed."""
-        y, state = self.mixer.step(self.norm(x), state)
-        return x + y.to(x.dtype), state
+    def step(
+        self, x: Token, state: object, **options: bool
+    ) -> tuple[Token, object]:
+        """One step.
+
+        Args:
+            x: the residual stream.
+            state: the mixer's; it stays as it is.
+            options: the mixer's, such as in_place.
+        """
+        y, state = self.mixer.step(self.norm(x), state, **options)
+        return _add_to(x, y), state
 
     def initial_state(
         self,
@@ -694,6 +707,13 @@ def expect_dt(
 def expect_backend(backend: str) -> None:
     """Refuse what is no backend; one that is may still not run here."""
     expect_one_of("backend", backend, ("auto", *BACKENDS))
+
+
+def _add_to(x: Tensor, y: Tensor) -> Tensor:
+    """x + y in the precision of x; where that is the higher, in one pass."""
+    if torch.promote_types(x.dtype, y.dtype) != x.dtype:
+        y = y.to(x.dtype)
+    return x + y
 
 
 def _closed_up(mask: Tensor) -> Tensor:

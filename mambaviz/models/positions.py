@@ -39,8 +39,26 @@ def rotate_pairs(
 
     Source: Su et al. 2021 (arXiv 2104.09864), eq. 34.
     """
-    angle = _angles(positions, x.shape[-1])[:, None]  # b 1 l d_head/2
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return turn_pairs(x, *turns(positions, x.shape[-1], x.dtype))
+
+
+def turns(
+    positions: Int[Tensor, "#batch length"], d_head: int, dtype: torch.dtype
+) -> tuple[
+    Float[Tensor, "#batch 1 length pairs"],
+    Float[Tensor, "#batch 1 length pairs"],
+]:
+    """cos a and sin a of ``rotate_pairs``, the same in every layer."""
+    angle = _angles(positions, d_head)[:, None]
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+def turn_pairs(
+    x: Float[Tensor, "batch n_heads length d_head"],
+    cos: Float[Tensor, "#batch 1 length pairs"],
+    sin: Float[Tensor, "#batch 1 length pairs"],
+) -> Float[Tensor, "batch n_heads length d_head"]:
+    """``rotate_pairs``, by given turns."""
     even, odd = x[..., 0::2], x[..., 1::2]
     turned = even * cos - odd * sin, even * sin + odd * cos
     return torch.stack(turned, dim=-1).flatten(-2)

@@ -9,7 +9,9 @@
 
 with ids (batch, length) and logits (batch, 1, vocab_size) in the first, ids
 (batch,) and logits (batch, vocab_size) in the second: an RNN, a Mamba, and a
-Transformer whose state is its KV cache.
+Transformer whose state is its KV cache. For a CUDA graph, a model says that
+it has a ``constant_state``; its ``step`` then also takes ``in_place``, which
+writes the new state into the given one.
 
 See: the chapter ``mamba-block``.
 """

@@ -195,8 +195,14 @@ def test_one_state_can_be_continued_in_several_ways():
     token = torch.tensor([3, 4])
     first, _ = model.step(token, state)
     model.step(token + 1, state)
-    again, _ = model.step(token, state)
+    again, new = model.step(token, state)
     assert torch.equal(first, again)
+    with torch.no_grad():
+        again, _ = model.step(token, state, in_place=True)
+    assert torch.equal(first, again)
+    for now, then in zip(state, new, strict=True):
+        assert torch.equal(now.conv, then.conv)
+        assert torch.equal(now.ssm, then.ssm)
 
 
 def test_the_state_has_one_size_for_any_length():

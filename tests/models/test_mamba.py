@@ -391,6 +391,21 @@ def test_a_given_state_is_not_changed(layer):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
+@torch.no_grad()
+def test_a_step_writes_over_the_given_state_if_it_may(layer):
+    x = normal(2, 5, 4)
+    _, state = layer(x, return_state=True)
+    expected, new = layer.step(x[:, 0], state)
+    y, same = layer.step(x[:, 0], state, in_place=True)
+    assert torch.equal(y, expected)
+    for now, then, place in zip(
+        tensors_of(same), tensors_of(new), tensors_of(state), strict=True
+    ):
+        assert now is place
+        assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_padded_row_gives_what_it_gives_alone(layer, side):
     lengths, longest = [1, 2, 5, 7], 7
@@ -511,6 +526,7 @@ def test_a_norm_of_half_precision_computes_in_float32():
     assert error(norm.double()(x), theirs) < RELATIVE
 
 
+@pytest.mark.usefixtures("outside_tests")
 def test_a_norm_says_which_width_it_takes():
     with pytest.raises(ValueError, match=r"\(\.\.\., 64\); got \(5, 63\)"):
         RMSNorm(64)(torch.zeros(5, 63))

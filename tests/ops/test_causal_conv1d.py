@@ -118,6 +118,32 @@ def test_stepping_is_convolving(d_conv):
     assert torch.equal(state, last)
 
 
+@pytest.mark.parametrize("more", [0, 1, 5])
+@pytest.mark.parametrize("d_conv", WIDTHS)
+def test_a_step_writes_over_its_state_if_it_may(d_conv, more):
+    """And keeps as many inputs as it was given, the older ones too."""
+    given = arguments(d_conv=d_conv)
+    older = torch.randn(2, 5, more, dtype=torch.float64)
+    state = torch.cat([older, given["initial_state"]], 2)
+    seen = torch.cat([state, given["x"].transpose(1, 2)], 2)
+    rest = given["weight"], given["bias"], "silu"
+    for t in range(given["x"].shape[1]):
+        x = given["x"][:, t]
+        y, new = causal_conv1d_step(state, x, *rest)
+        kept = state.shape[2]
+        assert torch.equal(new, seen[..., t + 1 : t + 1 + kept])
+        y_, same = causal_conv1d_step(state, x, *rest, in_place=True)
+        assert same is state
+        assert torch.equal(y, y_)
+        assert torch.equal(state, new)
+    expected = by_conv1d(
+        *(given[n] for n in ("x", "weight", "bias")),
+        "silu",
+        given["initial_state"],
+    )
+    torch.testing.assert_close(y, expected[:, -1], rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("d_conv", WIDTHS)
 @pytest.mark.parametrize("poison", [0.0, float("nan")])
 def test_a_packed_sequence_is_its_parts(d_conv, poison):
@@ -245,3 +271,9 @@ def test_a_step_refuses_a_sequence():
     given = arguments()
     with pytest.raises(ValueError, match=r"x .*\(batch, d_inner\); got"):
         causal_conv1d_step(given["initial_state"], given["x"], given["weight"])
+    with pytest.raises(ValueError, match=r"state .*2, 5, 3\); got \(2, 5, 2"):
+        causal_conv1d_step(
+            given["initial_state"][..., 1:], given["x"][:, 0], given["weight"]
+        )
+    with pytest.raises(ValueError, match=r"state .*2, 5, 3\); got \(\)"):
+        causal_conv1d_step(ones(), given["x"][:, 0], given["weight"])

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from mambaviz.ops.causal_conv1d import causal_conv1d, fused
+from mambaviz.ops.causal_conv1d import (
+    causal_conv1d,
+    causal_conv1d_step,
+    fused,
+)
 from tests.ops.launches import launches
 from tests.ops.test_causal_conv1d import arguments
 
@@ -80,6 +84,40 @@ def test_is_the_convolution_in_pytorch(silu, without, sizes):
     judge(given(without=without, **sizes), silu)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("silu", "more", "without", "sizes"),
+    [
+        (True, 0, (), {"d_inner": 300, "d_conv": 4}),
+        (False, 1, ("bias",), {"d_inner": 5, "d_conv": 4}),
+        (True, 0, (), {"d_inner": 1, "d_conv": 2, "batch": 1}),
+        (True, 6, (), {"d_inner": 33, "d_conv": 8}),
+    ],
+)
+def test_one_step_as_one_kernel(silu, more, without, sizes, dtype):
+    x, weight, bias, state = given(dtype, without, length=1 + more, **sizes)
+    now, seen = x[:, -1], x.transpose(1, 2)[..., :-1]
+    state = torch.cat([seen, state], 2)  # the older ones meet no weight
+    activation = "silu" if silu else None
+    double = (_cpu(t) for t in (state, now, weight, bias))
+    exact, after = causal_conv1d_step(
+        *(t if t is None else t.double() for t in double), activation
+    )
+    kept = state.clone()
+    y, new = fused.step(state, now, weight, bias, silu, False)
+    assert torch.equal(state, kept)
+    assert torch.equal(new.cpu(), after.to(dtype))
+    assert y.dtype == dtype
+    # One rounding at the end, which the interpreter does by cutting off.
+    rounding = torch.finfo(dtype).eps / (1 if DEVICE == "cpu" else 2)
+    off = (y.cpu().double() - exact).norm() / exact.norm()
+    assert off <= rounding + 2**-21
+    again, same = fused.step(state, now, weight, bias, silu, True)
+    assert same is state
+    assert torch.equal(again, y)
+    assert torch.equal(state, new)
+
+
 def test_time_may_be_the_last_axis_in_memory():
     x, *others = given(length=150, d_inner=6)
     x = x.transpose(1, 2).contiguous().transpose(1, 2)
@@ -103,7 +141,10 @@ def test_kernels_start_on_the_device_of_the_tensors(monkeypatch):
     x, weight = (torch.empty(s, device="meta") for s in ((2, 9, 4), (4, 3)))
     tensors = x, weight, None, None, True
     fused._backward(fused._forward(*tensors), *tensors)
-    assert started == [(name, x.device) for name in ("forward", "backward")]
+    state = torch.empty(2, 4, 2, device="meta")
+    fused.step(state, x[:, 0], weight, None, True, False)
+    names = "forward", "backward", "step"
+    assert started == [(name, x.device) for name in names]
 
 
 def test_every_element_is_written(poisoned):
@@ -158,6 +199,25 @@ def test_the_door_takes_the_kernels_on_a_gpu(length, monkeypatch):
     assert calls == [1]
     torch.testing.assert_close(y.cpu(), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(last.cpu(), last_)
+
+
+@ON_GPU
+def test_the_door_steps_by_one_kernel_where_no_gradient_is_asked(monkeypatch):
+    x, weight, bias, state = given(length=1, d_inner=48)
+    causal_conv1d(x, weight, bias)  # loads it
+    door = sys.modules["mambaviz.ops.causal_conv1d"]
+    calls = []
+    monkeypatch.setitem(
+        door._loaded, "step", lambda *a: calls.append(1) or fused.step(*a)
+    )
+    y, new = causal_conv1d_step(state, x[:, 0], weight, bias, "silu")
+    assert calls == [1]
+    weight.requires_grad_()
+    y_, new_ = causal_conv1d_step(state, x[:, 0], weight, bias, "silu")
+    assert calls == [1]
+    assert y_.requires_grad
+    torch.testing.assert_close(y, y_.detach(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(new, new_)
 
 
 @ON_GPU

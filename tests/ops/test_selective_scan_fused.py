@@ -813,6 +813,12 @@ def test_one_step_as_one_kernel(name, dtype):
     rounding = torch.finfo(dtype).eps / (1 if DEVICE == "cpu" else 2)
     assert off(y.cpu(), exact[0]) <= rounding + 2**-21
     assert off(after.cpu(), exact[1]) <= 2**-21
+    again, same = fused.step(
+        state, **low | shaped, delta_softplus=softplus, in_place=True
+    )
+    assert same is state
+    assert torch.equal(again, y)
+    assert torch.equal(state, after)
 
 
 @ON_GPU

@@ -202,7 +202,18 @@ def test_stepping_is_scanning(kinds):
             delta_softplus=arguments["delta_softplus"],
         )
         assert torch.equal(state, before)
-        state = new
+        y_, same = selective_scan_step(
+            state,
+            **now,
+            **common,
+            **weights,
+            **fixed,
+            delta_softplus=arguments["delta_softplus"],
+            in_place=True,
+        )
+        assert same is state
+        assert torch.equal(y_, y_t)
+        assert torch.equal(state, new)
         assert error(y_t, y[:, t]) < EXACT
     assert error(state, last_state) < EXACT
 

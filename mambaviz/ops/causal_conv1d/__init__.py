@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mambaviz.ops.selective_scan.operator import unseen
+
 Sequence = Float[Tensor, "batch length d_inner"]
 Weight = Float[Tensor, "d_inner d_conv"]
 Bias = Float[Tensor, " d_inner"]
@@ -65,6 +67,8 @@ def causal_conv1d(
     if reset is None and _fits_kernels(x, weight, bias, initial_state):
         silu = activation == "silu"
         y = _loaded["convolve"](x, weight, bias, initial_state, silu)
+        if not return_last_state:
+            return y
         last = _last_inputs(x, weight.shape[1] - 1, initial_state)
     else:
         y, last = _in_pytorch(
@@ -74,16 +78,27 @@ def causal_conv1d(
 
 
 def causal_conv1d_step(
-    state: Float[Tensor, "batch d_inner _reach"],
+    state: Float[Tensor, "batch d_inner _kept"],
     x: Float[Tensor, "batch d_inner"],
     weight: Weight,
     bias: Bias | None = None,
     activation: str | None = None,
-) -> tuple[Float[Tensor, "batch d_inner"], State]:
-    """One step of the convolution, for generation; ``state`` stays as it is.
+    *,
+    in_place: bool = False,
+) -> tuple[
+    Float[Tensor, "batch d_inner"], Float[Tensor, "batch d_inner _kept"]
+]:
+    """One step of the convolution, for generation.
+
+    Args:
+        state: the last inputs before this one, d_conv - 1 or more, the
+            newest last; it stays as it is.
+        in_place: write the new state into ``state`` instead.
+
+    The other arguments are those of ``causal_conv1d`` for one step.
 
     Returns:
-        y in the dtype of x, and the new state.
+        y in the dtype of x, and the new state, as long as the given one.
 
     Raises:
         ValueError: as ``causal_conv1d`` does.
@@ -92,8 +107,17 @@ def causal_conv1d_step(
         raise ValueError(
             f"x must have shape (batch, d_inner); got {tuple(x.shape)}"
         )
-    y, state = causal_conv1d(x[:, None], weight, bias, activation, state, True)
-    return y[:, 0], state
+    met = state  # by weights; what is kept may be older
+    if state.ndim == 3 and weight.ndim == 2:
+        met = state[..., max(state.shape[2] - weight.shape[1] + 1, 0) :]
+    _check(x[:, None], weight, bias, activation, met, None)
+    tensors = (x, weight, bias, state)
+    if _fits_kernels(*tensors) and unseen(tensors):
+        silu = activation == "silu"
+        return _loaded["step"](state, x, weight, bias, silu, in_place)
+    y = causal_conv1d(x[:, None], weight, bias, activation, met)
+    new = torch.cat([state.to(x.dtype), x[..., None]], -1)[..., 1:]
+    return y[:, 0], state.copy_(new) if in_place else new
 
 
 def _fits_kernels(
@@ -118,6 +142,7 @@ def _has_kernels() -> bool:
             _loaded["convolve"] = None
         else:
             _loaded["convolve"] = module.convolve
+            _loaded["step"] = module.step
     return _loaded["convolve"] is not None
 
 

@@ -14,6 +14,7 @@ from mambaviz.ops.selective_scan.operator import register_operator
 
 TILE = 16  # steps that a program holds in registers
 CHANNELS = 64  # of a program: two for each thread
+STEP_CHANNELS = 128  # of a program that does a single step
 # A program goes through so many tiles backwards, so that the partial sums are
 # small beside x; but through one only of a sequence with fewer elements.
 TILES = 4
@@ -117,6 +118,45 @@ def _backward(
         x.new_empty(0) if bias is None else total[width].to(bias.dtype),
         x.new_empty(0) if state is None else grad_before,
     )
+
+
+def step(
+    state: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    silu: bool,
+    in_place: bool,
+) -> tuple[Tensor, Tensor]:
+    """One step, without a gradient, as one kernel; y and the new state.
+
+    The arguments are those of ``causal_conv1d_step``.
+    """
+    batch, d_inner = x.shape
+    y = x.new_empty(x.shape)
+    after = state if in_place else x.new_empty(state.shape)
+    channels = min(STEP_CHANNELS, triton.next_power_of_2(d_inner))
+    with on_device(x.device):
+        kernels.step[-(-d_inner // channels), batch](
+            x,
+            weight,
+            weight if bias is None else bias,
+            state,
+            y,
+            after,
+            d_inner,
+            *x.stride(),
+            *state.stride(),
+            *y.stride(),
+            *after.stride(),
+            *weight.stride(),
+            W=weight.shape[1],
+            KEPT=state.shape[2],
+            SILU=silu,
+            HAS_BIAS=bias is not None,
+            CHANNELS=channels,
+        )
+    return y, after
 
 
 def _sizes(x: Tensor) -> dict[str, int]:

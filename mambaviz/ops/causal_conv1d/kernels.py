@@ -23,7 +23,9 @@ that of the inputs before the first step.
 import triton
 import triton.language as tl
 
-RUNTIME = ["length", "d_inner", "tiles"]
+# Numbers that no kernel is compiled for anew. d_inner is none of them: if 16
+# divides it, a thread reads and writes its channels in one go.
+RUNTIME = ["length", "tiles"]
 
 
 @triton.jit
@@ -107,6 +109,39 @@ def forward(
             s = s * sigmoid(s)
         to = y + b * y_b + (first + i).to(tl.int64) * y_l + d
         tl.store(to, s.to(y.dtype.element_ty), inside & (first + i < length))
+
+
+@triton.jit
+def step(
+    x, weight, bias, state, y, after, d_inner,
+    x_b, x_d, s_b, s_d, s_k, y_b, y_d, a_b, a_d, a_k, w_d, w_j,
+    W: tl.constexpr, KEPT: tl.constexpr, SILU: tl.constexpr,
+    HAS_BIAS: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """One step, for generation: KEPT inputs in, the last KEPT out.
+
+    A thread reads all that is kept of its channels before it writes any, so
+    ``after`` may be ``state``.
+    """
+    d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    b = tl.program_id(1).to(tl.int64)
+    inside = d < d_inner
+    weights, shift = load_weights(
+        weight, bias, w_d, w_j, d, inside, W, HAS_BIAS
+    )
+    inputs = ()
+    for k in tl.static_range(KEPT):
+        v = tl.load(state + b * s_b + d * s_d + k * s_k, inside, 0.0)
+        inputs = inputs + (v.to(tl.float32),)
+    v = tl.load(x + b * x_b + d * x_d, inside, 0.0)
+    inputs = inputs + (v.to(tl.float32),)
+    s = convolve(inputs, weights, shift, KEPT + 1 - W, W)
+    if SILU:
+        s = s * sigmoid(s)
+    tl.store(y + b * y_b + d * y_d, s.to(y.dtype.element_ty), inside)
+    for k in tl.static_range(KEPT):
+        v = inputs[k + 1].to(after.dtype.element_ty)
+        tl.store(after + b * a_b + d * a_d + k * a_k, v, inside)
 
 
 @triton.jit(do_not_specialize=RUNTIME)

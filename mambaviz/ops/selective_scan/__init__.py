@@ -26,7 +26,6 @@ import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Inexact
 from torch import Tensor
 
@@ -34,8 +33,8 @@ from mambaviz.ops.selective_scan.arguments import check_scan, check_step
 from mambaviz.ops.selective_scan.operator import (
     as_operator,
     constant_to_the_compiler,
-    differentiable,
     never_autocast,
+    unseen,
 )
 from mambaviz.ops.selective_scan.reference import (
     selective_scan_reference,
@@ -141,15 +140,17 @@ def selective_scan_step(
     *,
     fixed_B: bool = False,
     fixed_C: bool = False,
+    in_place: bool = False,
 ) -> tuple[Float[Tensor, "batch d_inner"], State]:
-    """One step of the scan, for generation; ``state`` is not changed.
+    """One step of the scan, for generation.
 
     Args:
-        state: the state before this step.
+        state: the state before this step; it stays as it is.
         B: (batch, d_state), or in groups (batch, groups, d_state), or fixed
             (d_inner, d_state), which ``fixed_B`` has to say: the shapes alone
             would not, when batch equals d_inner.
         C: in any of B's shapes, with ``fixed_C``.
+        in_place: write the new state into ``state`` instead.
 
     The other arguments are those of ``selective_scan`` for one step.
 
@@ -173,6 +174,7 @@ def selective_scan_step(
             z,
             delta_bias,
             delta_softplus,
+            in_place,
         )
     y, h = never_autocast(selective_scan_reference)(
         x[:, None],
@@ -187,14 +189,12 @@ def selective_scan_step(
         None,
         delta_softplus,
     )
-    return y[:, 0], h
+    return y[:, 0], state.copy_(h) if in_place else h
 
 
 def _steps_fused(tensors: tuple[Tensor | None, ...]) -> bool:
     """Whether one kernel can do this step: real numbers, no gradient."""
-    if torch.compiler.is_compiling() or unavailable("fused") is not None:
-        return False
-    if differentiable(tensors):
+    if not unseen(tensors) or unavailable("fused") is not None:
         return False
     return _loaded["fused"].refusal(*tensors, None) is None
 

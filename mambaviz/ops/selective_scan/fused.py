@@ -938,6 +938,7 @@ def step(
     z: Tensor | None,
     delta_bias: Tensor | None,
     delta_softplus: bool,
+    in_place: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One step, without a gradient, as one kernel.
 
@@ -950,10 +951,9 @@ def step(
     """
     batch, d_inner = x.shape
     d_state = A.shape[1]
-    y, after = (
-        torch.empty_like(x),
-        torch.empty_like(state, dtype=torch.float32),
-    )
+    y, after = torch.empty_like(x), state
+    if not in_place:
+        after = torch.empty_like(state, dtype=torch.float32)
     padded = triton.next_power_of_2(d_state)
     channels = max(1, min(512 // padded, triton.next_power_of_2(d_inner)))
     B, C = (w[:, None] if w.ndim == 2 else w for w in (B, C))
@@ -991,6 +991,7 @@ def step(
             HAS_D=D is not None,
             HAS_Z=z is not None,
             HAS_BIAS=delta_bias is not None,
+            num_warps=1,
         )
     return y, after
 

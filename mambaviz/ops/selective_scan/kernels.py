@@ -1093,7 +1093,11 @@ def step(
     SOFTPLUS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
     HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    """One step of CHANNELS channels, for generation: state in, state out."""
+    """One step of CHANNELS channels, for generation: state in, state out.
+
+    A thread reads its states before it writes them: ``after`` may be
+    ``state``.
+    """
     d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     b = tl.program_id(1).to(tl.int64)
     n = tl.arange(0, NP)
@@ -1124,5 +1128,5 @@ def step(
         z_t = tl.load(z + b * z_b + d * z_d, inside, 0.0).to(tl.float32)
         y_t *= z_t * sigmoid(z_t)
     at = d.to(tl.int64)[:, None] * a_d + n[None, :] * a_n
-    tl.store(after + b * a_b + at, h, ok)
+    tl.store(after + b * a_b + at, h.to(after.dtype.element_ty), ok)
     tl.store(y + b * y_b + d * y_d, y_t.to(y.dtype.element_ty), inside)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Inexact, Int
 from torch import Tensor
 
-from mambaviz.ops.causal_conv1d import causal_conv1d
+from mambaviz.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from mambaviz.ops.selective_scan import selective_scan, selective_scan_step
 
 Sequence = Float[Tensor, "batch dim length"]
@@ -298,8 +298,10 @@ def selective_state_update(
         z,
         dt_bias,
         dt_softplus,
+        in_place=True,
     )
-    state.copy_(new_state.view_as(state))
+    if new_state.data_ptr() != state.data_ptr():
+        state.copy_(new_state.view_as(state))
     return y.view(x.shape)
 
 
@@ -373,6 +375,16 @@ def causal_conv1d_update(
             f"got {kept} in shape {tuple(conv_state.shape)}"
         )
     inputs = x[..., None] if x.ndim == 2 else x  # batch dim length
+    if inputs.shape[-1] == 1:
+        y, _ = causal_conv1d_step(
+            conv_state,
+            inputs[..., 0],
+            weight,
+            bias,
+            _silu(activation),
+            in_place=True,
+        )
+        return y.view(x.shape)
     y = causal_conv1d(
         inputs.transpose(1, 2),
         weight,
@@ -382,7 +394,7 @@ def causal_conv1d_update(
     )
     seen = torch.cat([conv_state, inputs.to(conv_state.dtype)], -1)
     conv_state.copy_(seen[..., seen.shape[-1] - kept :])
-    return y[:, 0] if x.ndim == 2 else y.transpose(1, 2)
+    return y.transpose(1, 2)
 
 
 def _scan(

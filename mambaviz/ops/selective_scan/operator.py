@@ -188,6 +188,19 @@ def differentiable(arguments: Sequence) -> bool:
     )
 
 
+def unseen(arguments: Sequence) -> bool:
+    """Whether a kernel can start without an operator around it.
+
+    That is where there is no gradient, no compiler, and nobody watches.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or differentiable(arguments)
+        or forward_ad._current_level >= 0
+        or _watched(arguments)
+    )
+
+
 def _watched(arguments: Sequence) -> bool:
     """Whether a transform, a mode, a tracer or a tensor's kind takes part."""
     return (
