@@ -125,7 +125,7 @@ def test_the_changelog_has_the_figures_of_the_records():
 
 
 def rows_of_language_models():
-    record = read_record("language_models_h100")
+    record = read_record("language_models_h200")
     return [
         dict(zip(record["columns"], row, strict=True))
         for row in record["rows"]
@@ -137,7 +137,7 @@ def test_tokens_a_second_are_those_of_the_record():
     rows = rows_of_language_models()
     rows = [row for row in rows if row["parameters"] > 3e8]
 
-    def of(what, model, batch, mode="generate", length=2048):
+    def row_of(what, model, batch, mode="generate", length=2048):
         (row,) = (
             row
             for row in rows
@@ -145,6 +145,10 @@ def test_tokens_a_second_are_those_of_the_record():
             == (what, model, batch, mode)
             and row["length"] == length
         )
+        return row
+
+    def of(*which):
+        row = row_of(*which)
         return (
             f"{row['tokens_per_s']:,.0f}",
             f"{row['peak_memory_mib'] / 1024:.0f} GiB",
@@ -153,11 +157,19 @@ def test_tokens_a_second_are_those_of_the_record():
     graph = "mambaviz, graph, SDPA", "Transformer"
     mamba = "mambaviz", "Mamba"
     training = "training step"
+    alone = [
+        row_of(*which, 128)["median_ms"]
+        - row_of("mambaviz", which[1], 128, "prompt")["median_ms"]
+        for which in (mamba, graph)
+    ]
     text = " ".join(README.split())
     for said in (
         "{} tokens a second in {};".format(*of(*mamba, 128)),
         "also as a graph, gave {} in {}.".format(*of(*graph, 128)),
-        f"it is {of(*mamba, 1)[0]} and {of(*graph, 1)[0]}.",
+        "prompt, took {:.2f} s and {:.2f} s: a factor of {:.1f}.".format(
+            *(ms / 1e3 for ms in alone), alone[1] / alone[0]
+        ),
+        f"is ahead, by {of(*graph, 1)[0]} to {of(*mamba, 1)[0]}.",
         "whose cache grows gave {} for 32 sequences, where Mamba gave".format(
             of("mambaviz, growing cache", "Transformer", 32)[0]
         ),
@@ -168,6 +180,12 @@ def test_tokens_a_second_are_those_of_the_record():
         f"{of('mambaviz, compiled', 'Mamba', 8, training)[0]}.",
     ):
         assert said in text, said
+    said = (
+        "{:.1f} times as fast as a Transformer of that size, and {:.1f} times"
+    )
+    whole = [row_of(*which, 128)["median_ms"] for which in (mamba, graph)]
+    changes = " ".join((ROOT / "CHANGELOG.md").read_text("utf-8").split())
+    assert said.format(*(a[1] / a[0] for a in (alone, whole))) in changes
 
 
 def test_the_time_of_transformers_is_that_of_the_record():
