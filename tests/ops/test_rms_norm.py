@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mambaviz.ops.register import unseen
 from mambaviz.ops.rms_norm import rms_norm
-from mambaviz.ops.selective_scan.operator import unseen
 from tests.ops.launches import launches
 
 triton = pytest.importorskip("triton")

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mambaviz.ops.selective_scan.operator import unseen
+from mambaviz.ops.register import constant_to_the_compiler, unseen
 
 Sequence = Float[Tensor, "batch length d_inner"]
 Weight = Float[Tensor, "d_inner d_conv"]
@@ -133,6 +133,10 @@ def _fits_kernels(
     )
 
 
+_loaded: dict[str, Callable | None] = {}
+
+
+@constant_to_the_compiler
 def _has_kernels() -> bool:
     """Load them, once; False where there is no Triton."""
     if "convolve" not in _loaded:
@@ -144,11 +148,6 @@ def _has_kernels() -> bool:
             _loaded["convolve"] = module.convolve
             _loaded["step"] = module.step
     return _loaded["convolve"] is not None
-
-
-_loaded: dict[str, Callable | None] = {}
-# ``torch.compile`` calls it once and does not look into its imports.
-_has_kernels._dynamo_marked_constant = True
 
 
 def _in_pytorch(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mambaviz.ops.causal_conv1d import kernels
 from mambaviz.ops.launch import contiguous_channels, on_device
-from mambaviz.ops.selective_scan.operator import register_operator
+from mambaviz.ops.register import register_operator
 
 TILE = 16  # steps that a program holds in registers
 CHANNELS = 64  # of a program: two for each thread

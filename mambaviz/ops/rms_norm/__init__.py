@@ -10,16 +10,14 @@ Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4.
 """
 
 import importlib
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from mambaviz.ops.selective_scan.operator import (
-    constant_to_the_compiler,
-    unseen,
-)
+from mambaviz.ops.register import constant_to_the_compiler, unseen
 
 __all__ = ["rms_norm"]
 
@@ -83,7 +81,7 @@ def _fits_kernel(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-_loaded: dict = {}
+_loaded: dict[str, Callable | None] = {}
 
 
 @constant_to_the_compiler

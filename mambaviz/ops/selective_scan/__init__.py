@@ -29,13 +29,13 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Inexact
 from torch import Tensor
 
-from mambaviz.ops.selective_scan.arguments import check_scan, check_step
-from mambaviz.ops.selective_scan.operator import (
-    as_operator,
+from mambaviz.ops.register import (
     constant_to_the_compiler,
     never_autocast,
     unseen,
 )
+from mambaviz.ops.selective_scan.arguments import check_scan, check_step
+from mambaviz.ops.selective_scan.operator import as_operator
 from mambaviz.ops.selective_scan.reference import (
     selective_scan_reference,
 )
