@@ -5,11 +5,14 @@ added up from one partial sum a program, always in the same order.
 """
 
 import torch
-import triton
 from torch import Tensor
 
 from mambaviz.ops.causal_conv1d import kernels
-from mambaviz.ops.launch import contiguous_channels, on_device
+from mambaviz.ops.launch import (
+    contiguous_channels,
+    next_power_of_2,
+    on_device,
+)
 from mambaviz.ops.register import register_operator
 
 TILE = 16  # steps that a program holds in registers
@@ -135,7 +138,7 @@ def step(
     batch, d_inner = x.shape
     y = x.new_empty(x.shape)
     after = state if in_place else x.new_empty(state.shape)
-    channels = min(STEP_CHANNELS, triton.next_power_of_2(d_inner))
+    channels = min(STEP_CHANNELS, next_power_of_2(d_inner))
     with on_device(x.device):
         kernels.step[-(-d_inner // channels), batch](
             x,
@@ -163,8 +166,8 @@ def _sizes(x: Tensor) -> dict[str, int]:
     """Steps and channels of a program: as many as it has use for."""
     _, length, d_inner = x.shape
     return {
-        "T": min(TILE, triton.next_power_of_2(length)),
-        "CHANNELS": min(CHANNELS, triton.next_power_of_2(d_inner)),
+        "T": min(TILE, next_power_of_2(length)),
+        "CHANNELS": min(CHANNELS, next_power_of_2(d_inner)),
     }
 
 

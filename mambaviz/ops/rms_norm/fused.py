@@ -1,10 +1,9 @@
 """The norm for a GPU: a token in, a token out, in Triton."""
 
 import torch
-import triton
 from torch import Tensor
 
-from mambaviz.ops.launch import on_device
+from mambaviz.ops.launch import next_power_of_2, on_device
 from mambaviz.ops.rms_norm import kernels
 
 LANES = 32
@@ -18,7 +17,7 @@ def normalise(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     d_model = weight.shape[0]
     rows = x.reshape(-1, d_model)  # a copy only if rows have no one stride
     y = torch.empty(x.shape, dtype=weight.dtype, device=x.device)
-    width = triton.next_power_of_2(d_model)
+    width = next_power_of_2(d_model)
     warps = max(1, min(MAX_WARPS, width // (EACH * LANES)))
     with on_device(x.device):
         kernels.normalise[(rows.shape[0],)](

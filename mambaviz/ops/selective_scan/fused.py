@@ -21,7 +21,11 @@ import torch
 import triton
 from torch import Tensor
 
-from mambaviz.ops.launch import contiguous_channels, on_device
+from mambaviz.ops.launch import (
+    contiguous_channels,
+    next_power_of_2,
+    on_device,
+)
 from mambaviz.ops.selective_scan import kernels
 from mambaviz.ops.selective_scan.reference import with_groups
 
@@ -136,7 +140,7 @@ class Cut(NamedTuple):
     def padded(self) -> list[int]:
         """States of each part, rounded up to a power of two."""
         left = range(self.d_state, 0, -STATES)
-        return [triton.next_power_of_2(min(n, STATES)) for n in left]
+        return [next_power_of_2(min(n, STATES)) for n in left]
 
     def part(self, tensor: Tensor | None, part: int) -> Tensor | None:
         """The part's states, of the last axis."""
@@ -350,7 +354,7 @@ class Inputs(NamedTuple):
     @property
     def padded(self) -> int:
         """States, rounded up to a power of two."""
-        return triton.next_power_of_2(self.A.shape[1])
+        return next_power_of_2(self.A.shape[1])
 
     @property
     def tile(self) -> int:
@@ -409,7 +413,8 @@ class Inputs(NamedTuple):
 
 def _strides(tensor: Tensor, **names: tuple[str, ...]) -> dict[str, int]:
     ((name, axes),) = names.items()
-    return {f"{name}_{a}": tensor.stride(i) for i, a in enumerate(axes)}
+    steps = zip(axes, tensor.stride(), strict=False)
+    return {f"{name}_{axis}": step for axis, step in steps}
 
 
 def _state_strides(name: str, state: Tensor | None) -> dict[str, int]:
@@ -904,7 +909,7 @@ def _as_pairs(cut: Cut, B: Tensor, C: Tensor) -> bool:
 
 def _pairs(cut: Cut, B: Tensor, C: Tensor) -> Tensor:
     """B and C of a step as a row of pairs, in float32 and padded with 0."""
-    padded = triton.next_power_of_2(B.shape[3])
+    padded = next_power_of_2(B.shape[3])
     shape = cut.batch, cut.length, cut.groups, 2 * padded
     pairs = B.new_empty(shape, dtype=torch.float32)
     rows = 32
@@ -954,8 +959,8 @@ def step(
     y, after = torch.empty_like(x), state
     if not in_place:
         after = torch.empty_like(state, dtype=torch.float32)
-    padded = triton.next_power_of_2(d_state)
-    channels = max(1, min(512 // padded, triton.next_power_of_2(d_inner)))
+    padded = next_power_of_2(d_state)
+    channels = max(1, min(512 // padded, next_power_of_2(d_inner)))
     B, C = (w[:, None] if w.ndim == 2 else w for w in (B, C))
     with on_device(x.device):
         kernels.step[-(-d_inner // channels), batch](
