@@ -4,7 +4,8 @@ To generate a token, each layer starts a dozen small kernels; from Python, that
 takes longer than the kernels do. A CUDA graph records them once and starts
 them all together. It repeats the same work on the same memory, so it fits a
 model whose state has a constant size: a Mamba or an RNN, not a Transformer,
-whose cache grows.
+whose cache grows. A model that says so by ``constant_state`` writes its new
+state over the old one; any other's is copied there.
 """
 
 from collections.abc import Callable
@@ -23,8 +24,9 @@ class CapturedStep:
     is moved, or whose weights are replaced, needs a new one.
 
     Args:
-        model: in eval mode; its ``step`` takes ids, a state and
-            ``in_place``, and returns logits and a state of the same shape.
+        model: in eval mode; its ``step`` takes ids and a state, if it has a
+            ``constant_state`` also ``in_place``, and returns logits and a
+            state of the same shape.
 
     Raises:
         ValueError: at a call: ids that are not on a GPU, or not as many as
@@ -66,17 +68,21 @@ class CapturedStep:
     def _capture(self, ids: Tensor, state: Any) -> None:
         self._ids = ids.clone()
         self._state = _each(state, state, lambda s, _: s.clone())
+        options = {}
+        if getattr(self.model, "constant_state", False):
+            options["in_place"] = True
         with torch.cuda.device(ids.device):
-            # Once without: Triton compiles, cuBLAS takes its workspace.
+            # Once without: Triton compiles, cuBLAS takes its workspace. What
+            # that makes of the state is written over before the first replay.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
-                self.model.step(self._ids, self._state)
+                self.model.step(self._ids, self._state, **options)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self._logits, after = self.model.step(
-                    self._ids, self._state, in_place=True
+                    self._ids, self._state, **options
                 )
                 _each(after, self._state, _move)
         self._graph = graph

@@ -34,6 +34,7 @@ from mambaviz.models.checks import (
     expect_one_of,
     expect_positive,
     expect_sequence,
+    expect_shape,
     expect_sizes,
     expect_token,
     is_int,
@@ -538,6 +539,8 @@ class MambaBlock(S6):
         """The same for one step."""
         if self.conv1d is None:
             return F.silu(x), conv
+        reach = self.d_conv - 1
+        expect_shape("the state", conv, (*x.shape, reach))
         return causal_conv1d_step(
             conv,
             x,
@@ -595,7 +598,7 @@ class RMSNorm(nn.Module):
         """The normalised x.
 
         Raises:
-            ValueError: x has another width.
+            ValueError: x has another width, or is on another device.
         """
         return rms_norm(x, self.weight, self.eps)
 

@@ -93,6 +93,12 @@ def unseen(arguments: Sequence) -> bool:
     )
 
 
+def writable(tensor: Tensor) -> bool:
+    """Whether each of its elements has a place of its own."""
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return all(size < 2 or step != 0 for size, step in pairs)
+
+
 def _watched(arguments: Sequence) -> bool:
     """Whether a transform, a mode, a tracer or a tensor's kind takes part."""
     return (

@@ -57,6 +57,37 @@ def test_it_goes_on_from_another_state():
 
 
 @ON_GPU
+def test_padding_before_a_prompt_leaves_a_state_of_another_layout(
+    monkeypatch,
+):
+    """For which the kernels are compiled anew, and not within the graph."""
+    torch.manual_seed(0)
+    config = MambaConfig(d_model=40, n_layers=2, vocab_size=50)
+    model = MambaLM(config).cuda().eval()
+    ids = torch.randint(50, (3, 7), device="cuda")
+    mask = torch.ones_like(ids).bool()
+    mask[1, :4] = False
+    with_graph = model.generate(ids, 30, mask=mask)
+    monkeypatch.setattr(sampling, "CAPTURE_FROM", 1000)
+    assert torch.equal(model.generate(ids, 30, mask=mask), with_graph)
+
+
+@ON_GPU
+@torch.no_grad()
+def test_a_model_that_cannot_write_over_its_state_is_captured_too():
+    torch.manual_seed(0)
+    model = RNNLM(50, 8, 8).cuda().eval()
+    ids = torch.randint(50, (3, 5), device="cuda")
+    step = CapturedStep(model)
+    _, state = model(ids[:, :1], None, True)
+    captured = state
+    for k in range(1, 5):
+        logits, state = model.step(ids[:, k], state)
+        found, captured = step(ids[:, k], captured)
+        torch.testing.assert_close(found, logits)
+
+
+@ON_GPU
 def test_generation_is_the_same_with_and_without(monkeypatch):
     model = small("cuda")
     ids = torch.randint(50, (2, 7), device="cuda")

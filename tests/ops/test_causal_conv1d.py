@@ -7,6 +7,7 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from mambaviz.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
+from mambaviz.ops.register import writable
 
 LENGTHS = [1, 2, 3, 4, 5, 33]
 WIDTHS = [1, 2, 3, 4, 7]
@@ -144,6 +145,33 @@ def test_a_step_writes_over_its_state_if_it_may(d_conv, more):
     torch.testing.assert_close(y, expected[:, -1], rtol=0, atol=1e-14)
 
 
+def test_a_state_in_place_keeps_its_precision():
+    given = arguments(length=1, dtype=torch.bfloat16)
+    state = arguments()["initial_state"].float()
+    x, weight = given["x"][:, 0], given["weight"]
+    before = state.clone()
+    y, new = causal_conv1d_step(state, x, weight)
+    assert new.dtype == y.dtype == torch.bfloat16
+    assert new.is_contiguous()
+    y_, same = causal_conv1d_step(state, x, weight, in_place=True)
+    assert same is state
+    assert torch.equal(y, y_)
+    seen = torch.cat([before, x[..., None].float()], 2)[..., 1:]
+    assert torch.equal(state, seen)
+
+
+def test_a_state_in_place_needs_a_place_for_each_element():
+    given = arguments(length=1)
+    state = given["initial_state"][:1].expand(2, 5, 3)
+    assert not writable(state)
+    assert writable(given["initial_state"].transpose(1, 2))
+    assert writable(state[:1])
+    with pytest.raises(RuntimeError, match="single memory location"):
+        causal_conv1d_step(
+            state, given["x"][:, 0], given["weight"], in_place=True
+        )
+
+
 @pytest.mark.parametrize("d_conv", WIDTHS)
 @pytest.mark.parametrize("poison", [0.0, float("nan")])
 def test_a_packed_sequence_is_its_parts(d_conv, poison):
@@ -271,9 +299,10 @@ def test_a_step_refuses_a_sequence():
     given = arguments()
     with pytest.raises(ValueError, match=r"x .*\(batch, d_inner\); got"):
         causal_conv1d_step(given["initial_state"], given["x"], given["weight"])
-    with pytest.raises(ValueError, match=r"state .*2, 5, 3\); got \(2, 5, 2"):
+    with pytest.raises(ValueError, match=r"\(2, 5, 3 or more\); got .*, 2\)"):
         causal_conv1d_step(
             given["initial_state"][..., 1:], given["x"][:, 0], given["weight"]
         )
-    with pytest.raises(ValueError, match=r"state .*2, 5, 3\); got \(\)"):
-        causal_conv1d_step(ones(), given["x"][:, 0], given["weight"])
+    for state in (ones(), ones(3, 5, 6)):
+        with pytest.raises(ValueError, match=r"\(2, 5, 3 or more\); got \("):
+            causal_conv1d_step(state, given["x"][:, 0], given["weight"])

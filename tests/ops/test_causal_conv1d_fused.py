@@ -118,6 +118,28 @@ def test_one_step_as_one_kernel(silu, more, without, sizes, dtype):
     assert torch.equal(state, new)
 
 
+def test_weights_and_bias_may_be_parts_of_others():
+    x, weight, bias, state = given(length=9, d_inner=6)
+    wide = torch.stack([bias, bias], 1)
+    tensors = x, weight.T.contiguous().T, wide[:, 0], state
+    judge(tensors, True)
+    expected = fused.step(state, x[:, 0], weight, bias, True, False)
+    found = fused.step(state, x[:, 0], *tensors[1:3], True, False)
+    assert all(map(torch.equal, found, expected))
+    one = bias[:1].expand(6)
+    judge((x, weight, one, state), False)
+
+
+def test_autograd_knows_of_a_state_that_was_written_over():
+    x, weight, bias, state = given(length=1, d_inner=6)
+    before = 2 * state.requires_grad_()
+    loss = before.square().sum()
+    with torch.no_grad():
+        fused.step(before, x[:, 0], weight, bias, True, True)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        loss.backward()
+
+
 def test_time_may_be_the_last_axis_in_memory():
     x, *others = given(length=150, d_inner=6)
     x = x.transpose(1, 2).contiguous().transpose(1, 2)

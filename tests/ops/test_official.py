@@ -364,6 +364,19 @@ def test_state_update_where_batch_equals_dim():
     assert torch.equal(state, new)
 
 
+def test_state_update_can_be_mapped():
+    state, x, dt = randn(5, 2, 3, 2), randn(5, 2, 3), randn(5, 2, 3).exp()
+    A, B, C = -torch.ones(3, 2), randn(2, 2), randn(2, 2, seed=1)
+    many = state.clone()
+    ys = torch.func.vmap(selective_state_update, (0, 0, 0, None, None, None))(
+        many, x, dt, A, B, C
+    )
+    for one, then, x_, dt_, y in zip(state, many, x, dt, ys, strict=True):
+        expected = selective_state_update(one, x_, dt_, A, B, C)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(then, one)
+
+
 def test_state_update_writes_through_a_view():
     states = torch.zeros(2, 7, 4, 3)
     view = states[:, 2].transpose(1, 2).contiguous().transpose(1, 2)

@@ -796,7 +796,8 @@ def test_one_step_as_one_kernel(name, dtype):
     softplus = STEPS[name].get("softplus", True)
     low = in_dtype(at, dtype, "x", "delta", "z", "B", "C")
     low = in_dtype(low, torch.float32, "A", "D", "delta_bias")
-    low, state = on_device(low), state.float().to(DEVICE)
+    low, before = on_device(low), state.float().to(DEVICE)
+    state = before.clone()
     exact = selective_scan_step(
         state.cpu().double(),
         **{k: None if v is None else v.cpu().double() for k, v in low.items()},
@@ -819,6 +820,16 @@ def test_one_step_as_one_kernel(name, dtype):
     assert same is state
     assert torch.equal(again, y)
     assert torch.equal(state, after)
+    assert state._version == 1  # for autograd
+    # Parts of wider tensors, as weights may be.
+    parts = {
+        n: low[n] if low[n] is None else torch.stack([low[n]] * 2, 1)[:, 0]
+        for n in ("D", "delta_bias")
+    }
+    again, _ = fused.step(
+        before, **low | shaped | parts, delta_softplus=softplus
+    )
+    assert torch.equal(again, y)
 
 
 @ON_GPU

@@ -218,6 +218,15 @@ def test_stepping_is_scanning(kinds):
     assert error(state, last_state) < EXACT
 
 
+def test_a_step_in_place_needs_a_state_that_can_hold_it():
+    a = case(length=1, is_complex=True, reset=False)
+    now = [a["x"][:, 0], a["delta"][:, 0], a["A"]]
+    weights = [a[n][:, 0] for n in "BC"]
+    state = torch.zeros(a["initial_state"].shape)
+    with pytest.raises(ValueError, match="must be complex; got torch.float32"):
+        selective_scan_step(state, *now, *weights, in_place=True)
+
+
 def test_a_step_where_batch_equals_d_inner():
     """The shapes of fixed weights and of one for each sequence agree here."""
     a = case(batch=4, length=1, d_inner=4, reset=False)

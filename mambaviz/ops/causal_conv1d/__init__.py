@@ -15,7 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mambaviz.ops.register import constant_to_the_compiler, unseen
+from mambaviz.ops.register import (
+    constant_to_the_compiler,
+    unseen,
+    writable,
+)
 
 Sequence = Float[Tensor, "batch length d_inner"]
 Weight = Float[Tensor, "d_inner d_conv"]
@@ -24,6 +28,7 @@ __all__ = ["causal_conv1d", "causal_conv1d_step"]
 
 # What the kernels of a GPU take: weights a channel, and dtypes.
 MAX_FUSED = 8
+MAX_KEPT = 16  # inputs that a step takes over, all of them in registers
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # The last d_conv - 1 inputs, the newest last.
 State = Float[Tensor, "batch d_inner d_conv-1"]
@@ -98,26 +103,35 @@ def causal_conv1d_step(
     The other arguments are those of ``causal_conv1d`` for one step.
 
     Returns:
-        y in the dtype of x, and the new state, as long as the given one.
+        y in the dtype of x, and the new state, as long as the given one: in
+        place ``state`` itself, else a new one in the dtype of x.
 
     Raises:
         ValueError: as ``causal_conv1d`` does.
+        RuntimeError: in place, a state that has two elements in one place.
     """
     if x.ndim != 2:
         raise ValueError(
             f"x must have shape (batch, d_inner); got {tuple(x.shape)}"
         )
-    met = state  # by weights; what is kept may be older
-    if state.ndim == 3 and weight.ndim == 2:
-        met = state[..., max(state.shape[2] - weight.shape[1] + 1, 0) :]
+    _check(x[:, None], weight, bias, activation, None, None)
+    reach = weight.shape[1] - 1
+    if state.shape[:2] != x.shape or state.ndim != 3 or state.shape[2] < reach:
+        raise ValueError(
+            f"the state must have shape ({x.shape[0]}, {x.shape[1]}, {reach} "
+            f"or more); got {tuple(state.shape)}"
+        )
+    met = state[..., state.shape[2] - reach :]  # by weights; the rest is older
     _check(x[:, None], weight, bias, activation, met, None)
     tensors = (x, weight, bias, state)
-    if _fits_kernels(*tensors) and unseen(tensors):
+    can = state.shape[2] <= MAX_KEPT and (not in_place or writable(state))
+    if can and _fits_kernels(*tensors) and unseen(tensors):
         silu = activation == "silu"
         return _loaded["step"](state, x, weight, bias, silu, in_place)
     y = causal_conv1d(x[:, None], weight, bias, activation, met)
-    new = torch.cat([state.to(x.dtype), x[..., None]], -1)[..., 1:]
-    return y[:, 0], state.copy_(new) if in_place else new
+    dtype = state.dtype if in_place else x.dtype
+    seen = torch.cat([state.to(dtype), x[..., None].to(dtype)], -1)[..., 1:]
+    return y[:, 0], state.copy_(seen) if in_place else seen.contiguous()
 
 
 def _fits_kernels(

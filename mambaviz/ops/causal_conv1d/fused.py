@@ -41,7 +41,7 @@ def _forward(
         kernels.forward[grid](
             x,
             weight,
-            weight if bias is None else bias,
+            weight if bias is None else bias.contiguous(),
             before,
             y,
             length,
@@ -91,7 +91,7 @@ def _backward(
         kernels.backward[grid](
             x,
             weight,
-            weight if bias is None else bias,
+            weight if bias is None else bias.contiguous(),
             before,
             grad,
             grad_x,
@@ -138,12 +138,14 @@ def step(
     batch, d_inner = x.shape
     y = x.new_empty(x.shape)
     after = state if in_place else x.new_empty(state.shape)
+    if in_place:
+        torch.autograd.graph.increment_version(state)
     channels = min(STEP_CHANNELS, next_power_of_2(d_inner))
     with on_device(x.device):
         kernels.step[-(-d_inner // channels), batch](
             x,
             weight,
-            weight if bias is None else bias,
+            weight if bias is None else bias.contiguous(),
             state,
             y,
             after,

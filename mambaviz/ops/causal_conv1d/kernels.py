@@ -6,7 +6,8 @@
 **One thread, its own channels.** A program is one warp. It owns CHANNELS
 neighbours of one sequence and holds T steps of them in registers, with the
 inputs that reach into these steps: x is read once from memory, and its edges
-once more from the cache. Everything computes in float32.
+once more from the cache. In a single ``step`` a thread has one channel, and
+what is kept of its inputs. Everything computes in float32.
 
 **Backwards**, with g_t the gradient of s_t, which is computed again from x:
 

@@ -33,6 +33,7 @@ from mambaviz.ops.register import (
     constant_to_the_compiler,
     never_autocast,
     unseen,
+    writable,
 )
 from mambaviz.ops.selective_scan.arguments import check_scan, check_step
 from mambaviz.ops.selective_scan.operator import as_operator
@@ -158,11 +159,18 @@ def selective_scan_step(
         y in the dtype of x, and the new state.
 
     Raises:
-        ValueError: as ``selective_scan`` does.
+        ValueError: as ``selective_scan`` does; also a real state in place
+            where A is complex.
+        RuntimeError: in place, a state that has two elements in one place.
     """
     check_step(state, x, delta, A, B, C, D, z, delta_bias, fixed_B, fixed_C)
+    if in_place and A.is_complex() and not state.is_complex():
+        raise ValueError(
+            f"a state of complex A must be complex; got {state.dtype}"
+        )
     tensors = (x, delta, A, B, C, D, z, delta_bias, state)
-    if x.is_cuda and _steps_fused(tensors):
+    can = not in_place or writable(state)
+    if x.is_cuda and can and _steps_fused(tensors):
         return sys.modules[f"{__name__}.fused"].step(
             state,
             x,

@@ -956,9 +956,15 @@ def step(
     """
     batch, d_inner = x.shape
     d_state = A.shape[1]
-    y, after = torch.empty_like(x), state
-    if not in_place:
+    y = torch.empty_like(x)
+    if in_place:
+        after = state
+        torch.autograd.graph.increment_version(state)
+    else:
         after = torch.empty_like(state, dtype=torch.float32)
+    D, delta_bias = (
+        v if v is None else v.contiguous() for v in (D, delta_bias)
+    )
     padded = next_power_of_2(d_state)
     channels = max(1, min(512 // padded, next_power_of_2(d_inner)))
     B, C = (w[:, None] if w.ndim == 2 else w for w in (B, C))
