@@ -98,8 +98,8 @@ def outputs_of_steps(layers):
     seen = []
 
     def kept(step):
-        def keeping(x, state):
-            y, state = step(x, state)
+        def keeping(x, state, **options):
+            y, state = step(x, state, **options)
             seen.append(y)
             return y, state
 

@@ -115,6 +115,7 @@ def selective_scan(
         RuntimeError: the named backend is not available here.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 3, 1)
         >>> A, ones = torch.tensor([[-0.6931]]), torch.ones(1, 3, 1)
         >>> selective_scan(x, ones, A, ones, ones).flatten()
