@@ -84,7 +84,11 @@ class CapturedStep:
                 self._logits, after = self.model.step(
                     self._ids, self._state, **options
                 )
-                _each(after, self._state, _move)
+                _each(
+                    after,
+                    self._state,
+                    lambda new, old: old if new is old else old.copy_(new),
+                )
         self._graph = graph
 
 
@@ -101,11 +105,6 @@ def can_capture(model: nn.Module, ids: Tensor) -> bool:
             m._forward_hooks or m._forward_pre_hooks for m in model.modules()
         )
     )
-
-
-def _move(new: Tensor, old: Tensor) -> Tensor:
-    """What is not in its place yet goes there."""
-    return old if new.data_ptr() == old.data_ptr() else old.copy_(new)
 
 
 def _each(one: Any, other: Any, function: Callable) -> Any:

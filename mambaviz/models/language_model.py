@@ -400,12 +400,10 @@ class MambaLM(nn.Module):
     ) -> tuple[Float[Tensor, "batch vocab_size"], State]:
         """One token more.
 
-        The given state is not changed, so one state can be continued in
-        several ways.
-
         Args:
             ids: that token of each sequence.
-            state: what the tokens before left behind.
+            state: what the tokens before left behind; it stays as it is, so
+                one state can be continued in several ways.
             in_place: write the new state into the given one instead.
 
         Returns:

@@ -2,15 +2,18 @@
 
 ``torch.compile``, autograd, ``torch.func`` and autocast each look at a call in
 their own way. ``register_operator`` tells them all; ``unseen`` says where none
-of them looks, and a kernel can start at once.
+of them looks, and a kernel can start at once. ``load`` looks for the kernels.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+# What kernels in Triton take.
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PLAIN = {Tensor, torch.nn.Parameter, type(None), bool}
 
 
@@ -160,3 +163,21 @@ def _dense(function: Callable) -> Callable:
         )
 
     return dense
+
+
+def load(into: dict[str, Callable | None], package: str, *names: str) -> bool:
+    """Load functions of ``package.fused``, once; False without Triton.
+
+    Args:
+        into: where they are put by their names, or None for each.
+        package: the operation.
+        names: the functions.
+    """
+    if not into:
+        try:
+            module = importlib.import_module(f"{package}.fused")
+        except (ImportError, OSError):
+            into.update(dict.fromkeys(names))
+        else:
+            into.update({name: getattr(module, name) for name in names})
+    return None not in into.values()

@@ -433,6 +433,24 @@ def test_a_gradient_wrong_in_low_precision_only_is_not_timed():
         language_models.compare_gradients(ours, plain, ids)
 
 
+def test_other_bits_in_a_second_run_are_not_timed(monkeypatch):
+    ours, plain = language_models.small_pair("Mamba", "cpu")
+    _, spoiled = parameter(ours, "Mamba")
+    calls = []
+
+    def one_bit_in_the_last(grad):
+        calls.append(1)
+        return grad * (1 + 2**-23) if len(calls) == 4 else grad
+
+    spoiled.register_hook(one_bit_in_the_last)
+    monkeypatch.setattr(
+        language_models, "small_pair", lambda *a: (ours, plain)
+    )
+    with pytest.raises(RuntimeError, match="second run: differs; not timed"):
+        language_models.check_training("Mamba", False, "cpu")
+    assert len(calls) == 4
+
+
 def test_a_row_says_nothing_of_what_it_was_not_asked():
     width = len(language_models.COLUMNS)
     row = language_models.filled(("mambaviz", "Mamba"))

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mambaviz.ops.register import unseen
 from mambaviz.ops.rms_norm import rms_norm
 from tests.ops.launches import launches
 
@@ -125,40 +124,6 @@ def test_refusals(x, weight, words):
 def test_it_refuses_two_devices():
     with pytest.raises(ValueError, match="device of the weight, meta; .*cpu"):
         rms_norm(torch.ones(2, 3), torch.ones(3, device="meta"))
-
-
-# ---- When a kernel may start without an operator around it ------------------
-
-
-def test_a_call_is_unseen_without_a_gradient():
-    x, weight = torch.ones(3), torch.nn.Parameter(torch.ones(3))
-    assert unseen((x, None))
-    assert not unseen((x, weight))
-    with torch.no_grad():
-        assert unseen((x, weight))
-
-
-def test_a_call_is_seen_where_somebody_watches():
-    x = torch.ones(3)
-    found = []
-
-    def look(x):
-        found.append(unseen((x,)))
-        return x * 1
-
-    with torch.autograd.forward_ad.dual_level():
-        look(torch.autograd.forward_ad.make_dual(x, x))
-    torch.func.vmap(look)(x)
-    torch.func.jvp(look, (x,), (x,))
-    torch.compile(look, backend="eager", fullgraph=False)(x)
-    look(x.to("meta"))
-    look(x.as_subclass(Kind))
-    assert not any(found)
-    assert len(found) == 6
-
-
-class Kind(torch.Tensor):
-    """Not a plain tensor."""
 
 
 @ON_GPU

@@ -7,7 +7,6 @@ present input, as in the weight of a ``torch.nn.Conv1d``. What the next inputs
 need is the *state*: the last d_conv - 1 inputs, the newest last.
 """
 
-import importlib
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mambaviz.ops.register import (
+    FLOATS,
     constant_to_the_compiler,
+    load,
     unseen,
     writable,
 )
@@ -26,10 +27,10 @@ Weight = Float[Tensor, "d_inner d_conv"]
 Bias = Float[Tensor, " d_inner"]
 __all__ = ["causal_conv1d", "causal_conv1d_step"]
 
-# What the kernels of a GPU take: weights a channel, and dtypes.
+# What the kernels of a GPU take: weights a channel, and inputs that a step
+# takes over, all of them in registers.
 MAX_FUSED = 8
-MAX_KEPT = 16  # inputs that a step takes over, all of them in registers
-FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_KEPT = 16
 # The last d_conv - 1 inputs, the newest last.
 State = Float[Tensor, "batch d_inner d_conv-1"]
 
@@ -142,7 +143,7 @@ def _fits_kernels(
     return (
         x.is_cuda
         and 2 <= weight.shape[1] <= MAX_FUSED
-        and all(t.dtype in FUSED_DTYPES for t in given)
+        and all(t.dtype in FLOATS for t in given)
         and _has_kernels()
     )
 
@@ -152,16 +153,7 @@ _loaded: dict[str, Callable | None] = {}
 
 @constant_to_the_compiler
 def _has_kernels() -> bool:
-    """Load them, once; False where there is no Triton."""
-    if "convolve" not in _loaded:
-        try:
-            module = importlib.import_module(f"{__name__}.fused")
-        except (ImportError, OSError):
-            _loaded["convolve"] = None
-        else:
-            _loaded["convolve"] = module.convolve
-            _loaded["step"] = module.step
-    return _loaded["convolve"] is not None
+    return load(_loaded, __name__, "convolve", "step")
 
 
 def _in_pytorch(

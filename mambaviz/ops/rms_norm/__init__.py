@@ -9,7 +9,6 @@ on a GPU with Triton, where no gradient is asked for, it is one.
 Source: Zhang and Sennrich 2019 (arXiv 1910.07467), eq. 4.
 """
 
-import importlib
 from collections.abc import Callable
 
 import torch
@@ -17,13 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from mambaviz.ops.register import constant_to_the_compiler, unseen
+from mambaviz.ops.register import FLOATS, load, unseen
 
 __all__ = ["rms_norm"]
 
-# What the kernel takes: features, and dtypes.
-MAX_FUSED = 2**14
-FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_FUSED = 2**14  # features that the kernel takes
 
 
 def rms_norm(
@@ -61,7 +58,7 @@ def rms_norm(
             f"x must be on the device of the weight, {weight.device}; "
             f"got {x.device}"
         )
-    if _fits_kernel(x, weight) and unseen((x, weight)):
+    if unseen((x, weight)) and _fits_kernel(x, weight):
         return _loaded["normalise"](x, weight, eps)
     dtype = torch.promote_types(x.dtype, weight.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
@@ -75,23 +72,10 @@ def _fits_kernel(x: Tensor, weight: Tensor) -> bool:
         x.is_cuda
         and x.numel() > 0
         and weight.shape[0] <= MAX_FUSED
-        and x.dtype in FUSED_DTYPES
-        and weight.dtype in FUSED_DTYPES
-        and _has_kernel()
+        and x.dtype in FLOATS
+        and weight.dtype in FLOATS
+        and load(_loaded, __name__, "normalise")
     )
 
 
 _loaded: dict[str, Callable | None] = {}
-
-
-@constant_to_the_compiler
-def _has_kernel() -> bool:
-    """Load it, once; False where there is no Triton."""
-    if "normalise" not in _loaded:
-        try:
-            module = importlib.import_module(f"{__name__}.fused")
-        except (ImportError, OSError):
-            _loaded["normalise"] = None
-        else:
-            _loaded["normalise"] = module.normalise
-    return _loaded["normalise"] is not None

@@ -26,6 +26,7 @@ from mambaviz.ops.launch import (
     next_power_of_2,
     on_device,
 )
+from mambaviz.ops.register import FLOATS
 from mambaviz.ops.selective_scan import kernels
 from mambaviz.ops.selective_scan.reference import with_groups
 
@@ -75,7 +76,6 @@ FEW = 4
 STEPS_OF_TURN = 10
 FIRST_PASS = 0.15
 FIRST_PASS_ALONE = 0.24
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def refusal(
