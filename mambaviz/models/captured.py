@@ -74,13 +74,15 @@ class CapturedStep:
         with torch.cuda.device(ids.device):
             # Once without: Triton compiles, cuBLAS takes its workspace. What
             # that makes of the state is written over before the first replay.
+            # The graph's own default is a stream of the GPU that first had
+            # one, which need not be this.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self.model.step(self._ids, self._state, **options)
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=stream):
                 self._logits, after = self.model.step(
                     self._ids, self._state, **options
                 )

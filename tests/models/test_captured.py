@@ -56,6 +56,18 @@ def test_it_goes_on_from_another_state():
         step(ids[:1], other)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_each_model_steps_on_its_own_gpu():
+    text = {}
+    for gpu in ("cuda:0", "cuda:1", "cuda:0"):
+        model = small(gpu)
+        ids = torch.arange(14, device=gpu).view(2, 7)
+        text[gpu] = model.generate(ids, 30)
+        assert text[gpu].device == torch.device(gpu)
+        assert torch.cuda.current_device() == 0
+    assert torch.equal(text["cuda:0"].cpu(), text["cuda:1"].cpu())
+
+
 @ON_GPU
 def test_padding_before_a_prompt_leaves_a_state_of_another_layout(
     monkeypatch,
