@@ -19,7 +19,8 @@ looks for the kernels once, when it is imported.
 Nothing is timed before small models agree: the tokens of the graph with those
 of plain stepping, of the Transformer with those of ``TransformerLM``, loss and
 gradients of a training step with those of the formulas in float64, and of
-transformers' Mamba with and without. Mamba gives the same bits in two runs.
+transformers' Mamba with and without. Mamba gives the same bits in two runs,
+but for the embedding's gradient where PyTorch compiles it.
 
     python -m benchmarks.language_models --out measured.json    # on the GPU
     python -m benchmarks.language_models --record measured.json # in a checkout
@@ -72,6 +73,9 @@ COLUMNS = [
     "peak_memory_mib",
     "relative_error",
 ]
+# What PyTorch's compiler adds up in whichever order its threads come; without
+# the compiler this gradient, too, has the same bits every time.
+BY_ATOMICS = {"backbone.embedding.weight"}
 # (batch, prompt) of generation; the paper's figure has a prompt of 2048.
 PROMPTS = [(1, 2048), (8, 2048), (32, 2048), (64, 2048), (128, 2048)]
 PROMPTS += [(8, 512), (8, 8192)]
@@ -436,10 +440,9 @@ def check_training(kind: str, compiled: bool, device: str = "cuda") -> float:
     error = compare_gradients(ours, plain, ids)
     if kind == "Mamba":  # which promises it; PyTorch's attention does not
         first, again = (gradients(ours, ids, lower=True) for _ in range(2))
-        expect(
-            all(torch.equal(first[name], again[name]) for name in first),
-            "loss and gradients of Mamba in a second run",
-        )
+        judged = first.keys() - (BY_ATOMICS if compiled else ())
+        differ = sorted(n for n in judged if not first[n].equal(again[n]))
+        expect(not differ, f"of Mamba in a second run {', '.join(differ)}")
     return error
 
 
@@ -593,7 +596,8 @@ CHECKS = {
     "TransformerLM, equal, Mamba's in two runs",
     "training": "of small models loss and gradients of plain formulas in "
     "float64: at most twice the error of the formulas in the same precision, "
-    "Mamba's in two runs with the same bits",
+    "Mamba's in two runs with the same bits, but for the embedding's "
+    "gradient where torch.compile adds it up",
     "transformers": "of a small model loss and gradients of transformers' "
     "own PyTorch, to a relative 1e-3",
 }
