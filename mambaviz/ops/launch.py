@@ -1,6 +1,7 @@
 """What every launch of a kernel needs: its device, and rows to walk along."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -21,6 +22,23 @@ def on_device(device: torch.device) -> contextlib.AbstractContextManager:
     if device.type == "cuda":
         return torch.cuda.device(device)
     return contextlib.nullcontext()
+
+
+# What a grid has room for along its second and third axis.
+MOST = 2**16 - 1
+
+
+def by_sequences(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors, or where the first axis is longer than MOST, their parts.
+
+    For kernels with one sequence for each place along such an axis.
+    """
+    batch = tensors[0].shape[0]
+    if batch <= MOST:
+        yield tensors
+        return
+    for first in range(0, batch, MOST):
+        yield tuple(t[first : first + MOST] for t in tensors)
 
 
 def contiguous_channels(x: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from torch.autograd import forward_ad
 # What kernels in Triton take.
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PLAIN = {Tensor, torch.nn.Parameter, type(None), bool}
+# Inside torch.autograd's own vmap, which torch.func does not know of.
+VMAP = torch._C._dispatch_key_parse("VmapMode")
 
 
 def register_operator(
@@ -96,10 +98,22 @@ def unseen(arguments: Sequence) -> bool:
     )
 
 
-def writable(tensor: Tensor) -> bool:
-    """Whether each of its elements has a place of its own."""
-    pairs = zip(tensor.shape, tensor.stride(), strict=True)
-    return all(size < 2 or step != 0 for size, step in pairs)
+def expect_writable(state: Tensor) -> None:
+    """Refuse a state of which two elements may be in one place.
+
+    In one that can be written to, each axis steps over all that the axes of
+    shorter steps reach.
+    """
+    reached = 0
+    for step, size in sorted(zip(state.stride(), state.shape, strict=True)):
+        if size > 1:
+            if step <= reached:
+                raise RuntimeError(
+                    "in place, each element of the state needs a place of "
+                    f"its own; got shape {tuple(state.shape)} with strides "
+                    f"{state.stride()}"
+                )
+            reached += step * (size - 1)
 
 
 def _watched(arguments: Sequence) -> bool:
@@ -108,6 +122,7 @@ def _watched(arguments: Sequence) -> bool:
         not PLAIN.issuperset(map(type, arguments))
         or arguments[0].is_meta
         or torch._C._are_functorch_transforms_active()
+        or torch._C._dispatch_tls_is_dispatch_key_included(VMAP)
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
     )

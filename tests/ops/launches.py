@@ -19,7 +19,7 @@ class _Noted:
     def __getitem__(self, grid: tuple):
         def launch(*arguments, **named):
             self.started.append((self.name, *self.current))
-            self.arguments.append(named)
+            self.arguments.append(named | {"grid": grid})
 
         return launch
 
@@ -31,7 +31,7 @@ def launches(
 
     Args:
         module: one that launches ``module.kernels`` within its ``on_device``.
-        arguments: filled with the named arguments of each launch.
+        arguments: filled with the named arguments and grid of each launch.
     """
     arguments = [] if arguments is None else arguments
     current: list[torch.device] = []

@@ -159,10 +159,25 @@ def test_a_state_in_place_keeps_its_precision():
     assert torch.equal(state, seen)
 
 
+def test_a_state_more_precise_than_x_is_not_rounded():
+    """What cancels shows it; the kernel does not round it either."""
+    weight = torch.tensor([[1.0, -1.0, 1.0]])
+    state = torch.tensor([[[1.0, 1.001]]])
+    x = torch.zeros(1, 1, 1, dtype=torch.bfloat16)
+    y, last = causal_conv1d(
+        x, weight, initial_state=state, return_last_state=True
+    )
+    expected = (state[0, 0, 0] - state[0, 0, 1]).bfloat16()
+    assert y.item() == expected.item() != 0
+    assert last.dtype == torch.bfloat16
+    y, _ = causal_conv1d_step(state, x[:, 0], weight, in_place=True)
+    assert y.item() == expected.item()
+
+
 def test_a_state_in_place_needs_a_place_for_each_element():
     given = arguments(length=1)
     state = given["initial_state"][:1].expand(2, 5, 3)
-    with pytest.raises(RuntimeError, match="single memory location"):
+    with pytest.raises(RuntimeError, match="a place of its own; got shape"):
         causal_conv1d_step(
             state, given["x"][:, 0], given["weight"], in_place=True
         )

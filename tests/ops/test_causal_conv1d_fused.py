@@ -6,11 +6,13 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
+from mambaviz.ops import launch
 from mambaviz.ops.causal_conv1d import (
     causal_conv1d,
     causal_conv1d_step,
     fused,
 )
+from tests.ops.far import Holes
 from tests.ops.launches import launches
 from tests.ops.test_causal_conv1d import arguments
 
@@ -167,6 +169,53 @@ def test_kernels_start_on_the_device_of_the_tensors(monkeypatch):
     fused.step(state, x[:, 0], weight, None, True, False)
     names = "forward", "backward", "step"
     assert started == [(name, x.device) for name in names]
+
+
+def test_more_sequences_than_a_grid_has_room_for(monkeypatch):
+    """Its second and third axis end at 65,535."""
+    arguments = []
+    launches(fused, monkeypatch, arguments)
+    batch = 140_000
+    x, weight, state = (
+        torch.empty(s, device="meta")
+        for s in ((batch, 1, 300), (300, 3), (batch, 300, 2))
+    )
+    tensors = x, weight, None, state, True
+    fused._backward(fused._forward(*tensors), *tensors)
+    fused.step(state, x[:, 0], weight, None, True, False)
+    grids = [named["grid"] for named in arguments]
+    assert all(max(grid[1:], default=1) < 2**16 for grid in grids)
+    forwards, backwards, (step,) = grids[:3], grids[3:6], grids[6:]
+    assert sum(grid[2] for grid in forwards) == batch
+    assert sum(grid[2] for grid in backwards) == batch
+    assert step == (3 * batch,)
+
+
+def test_sequences_in_several_launches(monkeypatch):
+    tensors = given(batch=5, length=9, d_inner=3)
+    grad = torch.ones_like(tensors[0])
+    expected = both(in_triton(True), tensors, grad)
+    monkeypatch.setattr(launch, "MOST", 2)
+    found = both(in_triton(True), tensors, grad)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_steps_in_memory_beyond_31_bits(tmp_path):
+    """Of the channels of a state, its inputs, the weights and a single x."""
+    near = given(torch.float16, length=4, d_inner=3)
+    holes = Holes(tmp_path)
+    expected = both(in_triton(True), near, torch.ones_like(near[0]))
+    x, weight, bias, state = near
+    alone = fused.step(state, x[:, 0], weight, bias, True, False)
+    for axis in (1, 2):
+        tensors = x, holes.far(weight, 0), bias, holes.far(state, axis)
+        found = both(in_triton(True), tensors, torch.ones_like(x))
+        assert all(map(torch.equal, found, expected))
+        row = holes.far(x[:, 0], 1)
+        found = fused.step(tensors[3], row, tensors[1], bias, True, False)
+        assert all(map(torch.equal, found, alone))
+        fused.step(tensors[3], row, tensors[1], bias, True, True)
+        assert torch.equal(tensors[3], alone[1])
 
 
 def test_every_element_is_written(poisoned):

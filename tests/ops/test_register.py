@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mambaviz.ops.register import load, unseen, writable
+from mambaviz.ops.register import expect_writable, load, unseen
 
 
 def test_a_call_is_unseen_without_a_gradient():
@@ -22,27 +22,37 @@ def test_a_call_is_seen_where_somebody_watches():
         found.append(unseen((x,)))
         return x * 1
 
+    class LookBehind(torch.autograd.Function):
+        forward = staticmethod(lambda ctx, x: x.clone())
+        backward = staticmethod(lambda ctx, grad: look(grad))
+
+    def look_behind(x):
+        return LookBehind.apply(x)
+
     with torch.autograd.forward_ad.dual_level():
         look(torch.autograd.forward_ad.make_dual(x, x))
     torch.func.vmap(look)(x)
     torch.func.jvp(look, (x,), (x,))
+    torch.autograd.functional.jacobian(look_behind, x, vectorize=True)
     torch.compile(look, backend="eager", fullgraph=False)(x)
     look(x.to("meta"))
     look(x.as_subclass(Kind))
     assert not any(found)
-    assert len(found) == 6
+    assert len(found) == 7
 
 
 class Kind(torch.Tensor):
     """Not a plain tensor."""
 
 
-def test_writable_is_what_has_a_place_for_each_element():
+def test_a_state_to_be_written_has_a_place_for_each_element():
     x = torch.ones(2, 3, 4)
-    assert writable(x)
-    assert writable(x.transpose(1, 2)[:, 1:])
-    assert writable(x[:1].expand(1, 3, 4))
-    assert not writable(x[:1].expand(2, 3, 4))
+    for state in (x, x.transpose(1, 2)[:, 1:], x[:1].expand(1, 3, 4)):
+        expect_writable(state)
+    twice = x[:1].expand(2, 3, 4), x.view(-1).as_strided((2, 3), (1, 1))
+    for state in twice:
+        with pytest.raises(RuntimeError, match=r"own; got shape \(2, 3"):
+            expect_writable(state)
 
 
 def test_without_a_library_each_function_is_none():

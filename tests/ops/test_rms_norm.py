@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mambaviz.ops.rms_norm import rms_norm
+from tests.ops.far import Holes
 from tests.ops.launches import launches
 
 triton = pytest.importorskip("triton")
@@ -97,6 +98,15 @@ def test_the_kernel_keeps_zeros_and_what_is_no_number_in_their_row():
     assert (y[0] == 0).all()
     assert y[1].isnan().all()
     judge(y[2], x[2], weight, 1e-5)
+
+
+def test_the_kernel_steps_beyond_31_bits(tmp_path):
+    x, weight = given(2, 3)
+    holes = Holes(tmp_path)
+    low = x.half(), weight.half()
+    x_far, weight_far = holes.far(low[0], 1), holes.far(low[1], 0)
+    y = fused.normalise(x_far, weight_far, 1e-5)
+    assert torch.equal(y, fused.normalise(*low, 1e-5))
 
 
 def test_the_kernel_starts_on_the_device_of_the_tensors(monkeypatch):

@@ -5,7 +5,6 @@ import math
 import os
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from mambaviz.ops.selective_scan import (
     selective_scan_step,
     unavailable,
 )
+from tests.ops.far import Holes
 from tests.ops.interpreting import (
     ScanOps,
     element_by_element,
@@ -545,14 +545,11 @@ def test_compiled_for_an_h100_the_state_stays_in_registers():
         assert kernel["instructions"] > 1000
     alone, both, backward = found[:3], found[3:6], found[6:]
     # The programs that the plan counts on find room side by side, in the 2^14
-    # registers that a scheduler has for its threads. Alone, Triton 3.6 gives a
-    # thread that keeps states more, and one program less finds room.
+    # registers that a scheduler has for its threads.
     threads = fused.WARPS * fused.LANES
-    old = version("triton").startswith(("3.5.", "3.6."))
-    threads_alone = threads - fused.LANES if old else threads
     for forward in alone:
         assert forward["shuffles"] == forward["stack"] == 0
-        assert threads_alone * forward["registers"] <= 2**14
+        assert threads * forward["registers"] <= 2**14
     for forward in both:
         assert forward["stack"] == 0
         assert forward["shuffles"] == 5 * fused.TILE_OF_BOTH // 2
@@ -652,33 +649,105 @@ def test_one_graph_of_pytorch_is_for_every_length():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("pairs_from", [0, 2**23])
-def test_groups_beyond_31_bits(pairs_from, monkeypatch, tmp_path):
-    """Steps from one group to the next so long that two are 2^31.
+@pytest.mark.parametrize(
+    ("pairs", "d_state", "B", "C", "axes"),
+    [
+        (True, 1, 3, 3, (0, 2, 2, 1)),
+        (False, 1, 3, 3, (0, 2, 2, 1)),
+        (True, 3, 1, 1, (1, 3, 3, 2)),
+        (False, 3, 1, 1, (1, 3, 3, 2)),
+        (False, 3, "fixed", 1, (0, 0, 3, 2)),
+        (False, 3, 1, "fixed", (1, 3, 1, 2)),
+    ],
+)
+def test_steps_in_memory_beyond_31_bits(
+    pairs, d_state, B, C, axes, chunked, monkeypatch, tmp_path
+):
+    """From one group to the next, one channel or one state of a channel."""
+    monkeypatch.setattr(fused, "PAIRS_OF_FEW_FROM", 0 if pairs else 2**23)
+    shape = {"batch": 1, "length": 16, "d_inner": 3, "d_state": d_state}
+    names = "A", "B", "C", "initial_state"
+    near = on_device(in_dtype(case(**shape, B=B, C=C), torch.float32))
+    near = in_dtype(near, torch.float16, *names)
+    holes = Holes(tmp_path)
+    far = {
+        name: holes.far(near[name], axis)
+        for name, axis in zip(names, axes, strict=True)
+    }
+    expected = run(scan_by("fused"), near)
+    found = run(scan_by("fused"), near | far)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
 
-    The file is almost all hole. Where 2^31 became -2^31, zeros were read.
-    """
-    monkeypatch.setattr(fused, "PAIRS_OF_FEW_FROM", pairs_from)
-    shape = {"batch": 1, "length": 3, "d_inner": 3, "d_state": 2}
-    arguments = on_device(in_dtype(case(**shape, B=3, C=3), torch.float32))
-    arguments = in_dtype(arguments, torch.float16, "B", "C")
-    half = 2**31
-    size, kind = 2 * half + 64, torch.float16
-    if DEVICE == "cuda":
-        holes = torch.zeros(size, dtype=kind, device="cuda")
-    else:
-        file = str(tmp_path / "holes")
-        holes = torch.from_file(file, shared=True, size=size, dtype=kind)
-    far = {}
-    for i, name in enumerate("BC"):
-        far[name] = holes.as_strided(
-            (1, 3, 3, 2), (6, 2, half // 2, 1), half + 16 * i
-        )
-        far[name].copy_(arguments[name])
-    ours, expected = (
-        run(scan_by("fused"), a) for a in (arguments | far, arguments)
+
+def test_a_step_in_memory_beyond_31_bits(tmp_path):
+    a = on_device(in_dtype(case(length=1, d_inner=3, d_state=3), torch.half))
+    near = {n: a[n][:, 0] for n in ("x", "delta", "z", "B", "C")}
+    rest = {n: a[n] for n in ("D", "delta_bias", "delta_softplus")}
+    A, state = a["A"], a["initial_state"]
+    expected = fused.step(state, A=A, **near, **rest)
+    for axis in (1, 2):
+        holes = Holes(tmp_path)
+        far = {n: holes.far(t, 1) for n, t in near.items()}
+        far["A"], h = holes.far(A, axis - 1), holes.far(state, axis)
+        found = fused.step(h, **far, **rest)
+        assert all(map(torch.equal, found, expected))
+        fused.step(h, **far, **rest, in_place=True)
+        assert torch.equal(h, expected[1].half())
+
+
+def test_more_sequences_than_a_grid_has_room_for(monkeypatch):
+    """Its second and third axis end at 65,535."""
+    arguments = []
+    launches(fused, monkeypatch, arguments)
+    x = torch.empty(140_000, 1, 300, device="meta")
+    A = torch.empty(300, 2, device="meta")
+    B = torch.empty(140_000, 1, 1, 2, device="meta")
+    tensors = x, x, A, B, B, None, x, None, None, None, True
+    y, last, kept = fused.forward(*tensors, True)
+    fused.backward(y, last, kept, *tensors)
+    fused.step(last, x[:, 0], x[:, 0], A, B[:, 0], B[:, 0], *[None] * 3, True)
+    for named in arguments:
+        assert max(named["grid"][1:], default=1) < 2**16
+    assert arguments[-1]["grid"] == (2 * 140_000,)
+
+
+def test_more_groups_than_a_grid_has_room_for_are_refused():
+    groups = 2**16
+    x = torch.zeros(1, 1, groups)
+    A = -torch.ones(groups, 1)
+    B = torch.zeros(1, 1, groups, 1)
+    with pytest.raises(
+        ValueError, match="at most 65535 groups, and got 65536"
+    ):
+        selective_scan(x, x, A, B, B, backend="fused")
+
+
+def test_one_state_for_each_sequence_may_be_too_many_to_keep():
+    """It is kept all the same: the backward pass begins there."""
+    shape = fused.checkpoint_shape(4097, 16, 4096, 16)
+    assert shape == (16, 4097, 1, 128, 32)
+    small = on_device(in_dtype(case(length=13), torch.float32))
+    expected = run(scan_by("fused"), small)
+    with fused.keeping(0):
+        found = run(scan_by("fused"), small)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("z", [-50.0, -88.0, -100.0, -1e30, -3e38])
+def test_a_gate_may_be_shut(z):
+    """Where exp(-z) is beyond float32 the gate is 0, and so are gradients."""
+    arguments = on_device(in_dtype(case(length=9), torch.float32))
+    arguments["z"] = torch.full_like(arguments["z"], z)
+    ours, plain = (
+        run(scan_by(backend), arguments) for backend in ("fused", "reference")
     )
-    assert all(torch.equal(ours[name], expected[name]) for name in ours)
+    for name in ("y", "grad_z"):
+        torch.testing.assert_close(
+            ours[name], plain[name], rtol=1e-4, atol=1e-35
+        )
+        del ours[name]
+    for name, value in ours.items():
+        torch.testing.assert_close(value, plain[name])
 
 
 @pytest.mark.parametrize("schedulers", [1, 256])

@@ -142,6 +142,22 @@ def test_gradients_by_torch_func(backend):
         assert torch.equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("backend", OPERATORS)
+def test_many_gradients_in_one_go(backend):
+    """By torch.autograd's own vmap, which is not that of torch.func."""
+    given = case(batch=1, length=3, d_inner=2, d_state=2)
+    x = given.pop("x").requires_grad_()
+    grads = torch.randn(4, *x.shape, dtype=x.dtype)
+    y = scan_by(backend)(x=x, **given)
+    (found,) = torch.autograd.grad(
+        y, x, grads, retain_graph=True, is_grads_batched=True
+    )
+    for one, grad in zip(found, grads, strict=True):
+        (alone,) = torch.autograd.grad(y, x, grad, retain_graph=True)
+        torch.testing.assert_close(one, alone)
+
+
 @pytest.mark.parametrize("backend", OPERATORS)
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_under_activation_checkpointing(use_reentrant, backend):

@@ -255,6 +255,20 @@ def test_a_step_has_a_gradient():
     )
 
 
+def test_a_step_in_place_has_the_gradient_of_one_that_is_not():
+    a = case(batch=2, length=1, d_inner=3, reset=False)
+    now = {n: a[n][:, 0] for n in ("x", "delta", "B", "C")}
+    grads = []
+    for in_place in (False, True):
+        leaves = [t.clone().requires_grad_() for t in (a["A"], *now.values())]
+        A, *others = leaves
+        rest = dict(zip(now, others, strict=True))
+        state = a["initial_state"].clone()
+        y, h = selective_scan_step(state, A=A, **rest, in_place=in_place)
+        grads.append(torch.autograd.grad((y + h.sum(-1)).sum(), leaves))
+    assert all(map(torch.equal, *grads))
+
+
 def test_softplus_of_float64_is_exact_far_out():
     """It is log(1 + e^x), not x, where e^-x is above 1e-16."""
     one = torch.ones(1, 1, 1, dtype=torch.float64)

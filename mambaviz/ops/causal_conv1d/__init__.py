@@ -17,9 +17,9 @@ from torch import Tensor
 from mambaviz.ops.register import (
     FLOATS,
     constant_to_the_compiler,
+    expect_writable,
     load,
     unseen,
-    writable,
 )
 
 Sequence = Float[Tensor, "batch length d_inner"]
@@ -109,7 +109,7 @@ def causal_conv1d_step(
 
     Raises:
         ValueError: as ``causal_conv1d`` does.
-        RuntimeError: in place, a state that has two elements in one place.
+        RuntimeError: in place, a state with two elements in one place.
     """
     if x.ndim != 2:
         raise ValueError(
@@ -125,8 +125,13 @@ def causal_conv1d_step(
     met = state[..., state.shape[2] - reach :]  # by weights; the rest is older
     _check(x[:, None], weight, bias, activation, met, None)
     tensors = (x, weight, bias, state)
-    can = state.shape[2] <= MAX_KEPT and (not in_place or writable(state))
-    if can and _fits_kernels(*tensors) and unseen(tensors):
+    if in_place:
+        expect_writable(state)
+    if (
+        state.shape[2] <= MAX_KEPT
+        and _fits_kernels(*tensors)
+        and unseen(tensors)
+    ):
         silu = activation == "silu"
         return _loaded["step"](state, x, weight, bias, silu, in_place)
     y = causal_conv1d(x[:, None], weight, bias, activation, met)
@@ -169,11 +174,13 @@ def _in_pytorch(
     if initial_state is None:
         padded = F.pad(x, (0, 0, reach, 0))
     else:
-        before = initial_state.transpose(1, 2).to(x.dtype)
-        padded = torch.cat([before, x], 1)  # batch reach+length d_inner
+        dtype = torch.promote_types(x.dtype, initial_state.dtype)
+        before = initial_state.transpose(1, 2).to(dtype)
+        # batch reach+length d_inner
+        padded = torch.cat([before, x.to(dtype)], 1)
     numbers = None if reset is None else _sequence_numbers(reset, reach)
 
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = torch.promote_types(padded.dtype, torch.float32)
     dtype = torch.promote_types(dtype, weight.dtype)
     y = torch.zeros_like(x, dtype=dtype)
     if bias is not None:
@@ -187,7 +194,7 @@ def _in_pytorch(
     if activation == "silu":
         y = F.silu(y)
     y = y.to(x.dtype)
-    last = padded[:, length:]
+    last = padded[:, length:].to(x.dtype)
     if numbers is not None:
         same = numbers[:, length:] == numbers[:, -1:]
         last = torch.where(same[..., None], last, 0)

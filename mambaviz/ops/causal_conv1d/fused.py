@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mambaviz.ops.causal_conv1d import kernels
 from mambaviz.ops.launch import (
+    by_sequences,
     contiguous_channels,
     next_power_of_2,
     on_device,
@@ -36,27 +37,28 @@ def _forward(
     y = x.new_empty(x.shape)
     before = x if state is None else state
     sizes = _sizes(x)
-    grid = -(-length // sizes["T"]), -(-d_inner // sizes["CHANNELS"]), batch
+    grid = -(-length // sizes["T"]), -(-d_inner // sizes["CHANNELS"])
+    shift = weight if bias is None else bias.contiguous()
     with on_device(x.device):
-        kernels.forward[grid](
-            x,
-            weight,
-            weight if bias is None else bias.contiguous(),
-            before,
-            y,
-            length,
-            d_inner,
-            *x.stride()[:2],
-            *before.stride(),
-            *y.stride()[:2],
-            *weight.stride(),
-            W=weight.shape[1],
-            SILU=silu,
-            HAS_BIAS=bias is not None,
-            HAS_STATE=state is not None,
-            num_warps=1,
-            **sizes,
-        )
+        for part in by_sequences(x, before, y):
+            kernels.forward[(*grid, part[0].shape[0])](
+                part[0],
+                weight,
+                shift,
+                *part[1:],
+                length,
+                d_inner,
+                *x.stride()[:2],
+                *before.stride(),
+                *y.stride()[:2],
+                *weight.stride(),
+                W=weight.shape[1],
+                SILU=silu,
+                HAS_BIAS=bias is not None,
+                HAS_STATE=state is not None,
+                num_warps=1,
+                **sizes,
+            )
     return y
 
 
@@ -73,7 +75,7 @@ def _backward(
     x, grad = contiguous_channels(x), contiguous_channels(grad)
     grad_x = x.new_empty(x.shape)
     before = x if state is None else state
-    grad_before = x.new_empty(0, 0, 0)
+    grad_before = x.new_empty(batch, 0, 0)
     if state is not None:
         grad_before = state.new_empty(state.shape)
     sizes = _sizes(x)
@@ -82,39 +84,36 @@ def _backward(
     grid = (
         -(-steps // (tiles * sizes["T"])),
         -(-d_inner // sizes["CHANNELS"]),
-        batch,
     )
     sums = x.new_empty(
-        (grid[0] * batch, width + 1, d_inner), dtype=torch.float32
+        (batch, grid[0], width + 1, d_inner), dtype=torch.float32
     )
+    shift = weight if bias is None else bias.contiguous()
     with on_device(x.device):
-        kernels.backward[grid](
-            x,
-            weight,
-            weight if bias is None else bias.contiguous(),
-            before,
-            grad,
-            grad_x,
-            grad_before,
-            sums,
-            length,
-            d_inner,
-            tiles,
-            *x.stride()[:2],
-            *before.stride(),
-            *grad.stride()[:2],
-            *grad_x.stride()[:2],
-            *grad_before.stride(),
-            *weight.stride(),
-            *sums.stride()[:2],
-            W=width,
-            SILU=silu,
-            HAS_BIAS=bias is not None,
-            HAS_STATE=state is not None,
-            num_warps=1,
-            **sizes,
-        )
-    total = sums.sum(0)
+        for part in by_sequences(x, before, grad, grad_x, grad_before, sums):
+            kernels.backward[(*grid, part[0].shape[0])](
+                part[0],
+                weight,
+                shift,
+                *part[1:],
+                length,
+                d_inner,
+                tiles,
+                *x.stride()[:2],
+                *before.stride(),
+                *grad.stride()[:2],
+                *grad_x.stride()[:2],
+                *grad_before.stride(),
+                *weight.stride(),
+                *sums.stride()[1:3],
+                W=width,
+                SILU=silu,
+                HAS_BIAS=bias is not None,
+                HAS_STATE=state is not None,
+                num_warps=1,
+                **sizes,
+            )
+    total = sums.flatten(0, 1).sum(0)
     return (
         grad_x,
         total[:width].T.contiguous().to(weight.dtype),
@@ -142,7 +141,7 @@ def step(
         torch.autograd.graph.increment_version(state)
     channels = min(STEP_CHANNELS, next_power_of_2(d_inner))
     with on_device(x.device):
-        kernels.step[-(-d_inner // channels), batch](
+        kernels.step[(-(-d_inner // channels) * batch,)](
             x,
             weight,
             weight if bias is None else bias.contiguous(),

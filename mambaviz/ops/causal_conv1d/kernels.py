@@ -42,9 +42,10 @@ def load_weights(
 ):  # fmt: skip
     """The W weights of each channel, and its bias."""
     weights = ()
-    for j in tl.static_range(W):
-        w = tl.load(weight + d * w_d + j * w_j, inside, 0.0)
-        weights = weights + (w.to(tl.float32),)
+    p = weight + d.to(tl.int64) * w_d
+    for _ in tl.static_range(W):
+        weights = weights + (tl.load(p, inside, 0.0).to(tl.float32),)
+        p += w_j
     if HAS_BIAS:
         return weights, tl.load(bias + d, inside, 0.0).to(tl.float32)
     else:
@@ -70,7 +71,8 @@ def load_inputs(
         v = load_step(x, x_l, t, d, inside, length)
         if HAS_STATE:
             ok = inside & (t < 0) & (t >= 1 - W)
-            p = state + d * s_d + (t + W - 1) * s_k
+            k = (t + W - 1).to(tl.int64)
+            p = state + d.to(tl.int64) * s_d + k * s_k
             v += tl.load(p, ok, 0.0).to(tl.float32)
         inputs = inputs + (v,)
     return inputs
@@ -124,25 +126,29 @@ def step(
     A thread reads all that is kept of its channels before it writes any, so
     ``after`` may be ``state``.
     """
-    d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    b = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(d_inner, CHANNELS)
+    d = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
+    b = (tl.program_id(0) // blocks).to(tl.int64)
     inside = d < d_inner
+    far = d.to(tl.int64)
     weights, shift = load_weights(
         weight, bias, w_d, w_j, d, inside, W, HAS_BIAS
     )
     inputs = ()
-    for k in tl.static_range(KEPT):
-        v = tl.load(state + b * s_b + d * s_d + k * s_k, inside, 0.0)
-        inputs = inputs + (v.to(tl.float32),)
-    v = tl.load(x + b * x_b + d * x_d, inside, 0.0)
+    p = state + b * s_b + far * s_d
+    for _ in tl.static_range(KEPT):
+        inputs = inputs + (tl.load(p, inside, 0.0).to(tl.float32),)
+        p += s_k
+    v = tl.load(x + b * x_b + far * x_d, inside, 0.0)
     inputs = inputs + (v.to(tl.float32),)
     s = convolve(inputs, weights, shift, KEPT + 1 - W, W)
     if SILU:
         s = s * sigmoid(s)
-    tl.store(y + b * y_b + d * y_d, s.to(y.dtype.element_ty), inside)
+    tl.store(y + b * y_b + far * y_d, s.to(y.dtype.element_ty), inside)
+    p = after + b * a_b + far * a_d
     for k in tl.static_range(KEPT):
-        v = inputs[k + 1].to(after.dtype.element_ty)
-        tl.store(after + b * a_b + d * a_d + k * a_k, v, inside)
+        tl.store(p, inputs[k + 1].to(after.dtype.element_ty), inside)
+        p += a_k
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -202,7 +208,8 @@ def backward(
             ok = inside & (t >= 0) & (t < length)
             tl.store(to, dx.to(grad_x.dtype.element_ty), ok)
             if HAS_STATE:
-                to = grad_state + b * gs_b + d * gs_d + (t + W - 1) * gs_k
+                k = (t + W - 1).to(tl.int64)
+                to = grad_state + b * gs_b + d.to(tl.int64) * gs_d + k * gs_k
                 dx = dx.to(grad_state.dtype.element_ty)
                 tl.store(to, dx, inside & (t < 0))
     part = tl.program_id(2) * tl.num_programs(0) + tl.program_id(0)

@@ -20,8 +20,9 @@ def normalise(
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, WIDTH)
     inside = d < d_model
-    v = tl.load(x + row * x_row + d * x_d, inside, 0.0).to(tl.float32)
-    w = tl.load(weight + d * w_d, inside, 0.0).to(tl.float32)
+    far = d.to(tl.int64)  # a step in memory may be long
+    v = tl.load(x + row * x_row + far * x_d, inside, 0.0).to(tl.float32)
+    w = tl.load(weight + far * w_d, inside, 0.0).to(tl.float32)
     scale = 1.0 / tl.sqrt_rn(tl.sum(v * v, 0) / d_model + eps)
     v = v * scale * w
     tl.store(y + row * d_model + d, v.to(y.dtype.element_ty), inside)

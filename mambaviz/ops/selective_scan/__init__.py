@@ -31,9 +31,10 @@ from torch import Tensor
 
 from mambaviz.ops.register import (
     constant_to_the_compiler,
+    differentiable,
+    expect_writable,
     never_autocast,
     unseen,
-    writable,
 )
 from mambaviz.ops.selective_scan.arguments import check_scan, check_step
 from mambaviz.ops.selective_scan.operator import as_operator
@@ -162,7 +163,7 @@ def selective_scan_step(
     Raises:
         ValueError: as ``selective_scan`` does; also a real state in place
             where A is complex.
-        RuntimeError: in place, a state that has two elements in one place.
+        RuntimeError: in place, a state with two elements in one place.
     """
     check_step(state, x, delta, A, B, C, D, z, delta_bias, fixed_B, fixed_C)
     if in_place and A.is_complex() and not state.is_complex():
@@ -170,8 +171,9 @@ def selective_scan_step(
             f"a state of complex A must be complex; got {state.dtype}"
         )
     tensors = (x, delta, A, B, C, D, z, delta_bias, state)
-    can = not in_place or writable(state)
-    if x.is_cuda and can and _steps_fused(tensors):
+    if in_place:
+        expect_writable(state)
+    if x.is_cuda and _steps_fused(tensors):
         return sys.modules[f"{__name__}.fused"].step(
             state,
             x,
@@ -185,6 +187,9 @@ def selective_scan_step(
             delta_softplus,
             in_place,
         )
+    before = state
+    if in_place and differentiable(tensors):
+        before = state.clone()  # which the derivative needs as it was
     y, h = never_autocast(selective_scan_reference)(
         x[:, None],
         delta[:, None],
@@ -194,7 +199,7 @@ def selective_scan_step(
         D,
         None if z is None else z[:, None],
         delta_bias,
-        state,
+        before,
         None,
         delta_softplus,
     )

@@ -7,8 +7,9 @@ for the backward pass, and the sums over blocks that end it.
 **What is kept.** The backward pass needs the state before every
 ``SPACING``-th step. If these states take at most ``KEPT_BYTES`` the forward
 pass keeps them all. Else it keeps every 2nd, 4th, 8th ... of them, as many as
-fit, and the backward pass, which then works on one stretch of time after the
-other, computes those of a stretch again before it goes through it.
+fit but at least the first, and the backward pass, which then works on one
+stretch of time after the other, computes those of a stretch again before it
+goes through it.
 """
 
 import contextlib
@@ -36,6 +37,7 @@ STATES = 16
 # Threads that share so many: twice the programs, each with half the registers.
 THREADS = 2
 MAX_STATES = 256
+MAX_GROUPS = 2**16 - 1  # of B and C together: a grid's second axis
 # Steps that are written out one after the other, forwards: the exponentials
 # of one hide the latency of another. TILE_OF_BOTH where two threads share.
 TILE = 8
@@ -97,6 +99,9 @@ def refusal(
             return f"it computes in real float32, and got {tensor.dtype}"
     if A.shape[1] > MAX_STATES:
         return f"d_state is at most {MAX_STATES}, and got {A.shape[1]}"
+    groups = _groups(B, C)
+    if groups > MAX_GROUPS:
+        return f"it takes at most {MAX_GROUPS} groups, and got {groups}"
     if not (x.is_cuda or triton.knobs.runtime.interpret):
         return f"it runs on a GPU, and got a tensor on {x.device}"
     return None
@@ -149,10 +154,13 @@ class Cut(NamedTuple):
         return tensor[..., part * STATES : (part + 1) * STATES]
 
     def spacing(self) -> int:
-        """Steps from one kept state to the next."""
+        """Steps from one kept state to the next; the first is always kept."""
         states = self.batch * self.blocks * LANES * sum(self.padded)
         spacing = SPACING
-        while 4 * states * -(-self.length // spacing) > KEPT_BYTES:
+        while (
+            spacing < self.length
+            and 4 * states * -(-self.length // spacing) > KEPT_BYTES
+        ):
             spacing *= 2
         return spacing
 
@@ -463,7 +471,7 @@ def forward(
                 sums=sums,
                 last=last_states[-1],
                 kept=cut.kept_part(kept, part) if keep else None,
-                spacing=cut.spacing(),
+                spacing=cut.spacing() if keep else SPACING,
                 first=part == 0,
                 final=part == cut.parts - 1,
             )
@@ -885,8 +893,12 @@ def _stretch(cut: Cut, spacing: int) -> int:
 
 
 def _cut(x: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Cut:
-    groups = math.lcm(*(w.shape[2] for w in (B, C) if w.ndim == 4))
-    return Cut(*x.shape, A.shape[1], groups)
+    return Cut(*x.shape, A.shape[1], _groups(B, C))
+
+
+def _groups(B: Tensor, C: Tensor) -> int:
+    """Groups of channels that share B and C both."""
+    return math.lcm(*(w.shape[2] for w in (B, C) if w.ndim == 4))
 
 
 def _joined(parts: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
@@ -969,7 +981,7 @@ def step(
     channels = max(1, min(512 // padded, next_power_of_2(d_inner)))
     B, C = (w[:, None] if w.ndim == 2 else w for w in (B, C))
     with on_device(x.device):
-        kernels.step[-(-d_inner // channels), batch](
+        kernels.step[(-(-d_inner // channels) * batch,)](
             state,
             x,
             delta,

@@ -122,24 +122,34 @@ def softplus(v):
 
 
 @triton.jit
-def inverse(d):
-    """1 / d for finite d >= 1: a division would care for any d."""
+def inverse(d, finite):
+    """1 / d for d >= 1: a division would care for any d.
+
+    ``finite`` is d; of a d that is infinite, any other number.
+    """
     r = tl.rsqrt(d)
     r = r * r
-    return r + r * (1.0 - d * r)
+    return r + r * (1.0 - finite * r)
 
 
 @triton.jit
 def softplus_slope(v):
     """1 / (1 + exp(-v)), with the exponential that softplus has."""
     e = exp_of_minus_abs(v)
-    return tl.where(v >= 0.0, 1.0, e) * inverse(1.0 + e)
+    return tl.where(v >= 0.0, 1.0, e) * inverse(1.0 + e, 1.0 + e)
 
 
 @triton.jit
 def sigmoid(v):
-    """1 / (1 + exp(-v)), for the gate, where |v| is small."""
-    return inverse(1.0 + tl.exp2(tl.minimum(v * -LOG2E, 115.0)))
+    """1 / (1 + exp(-v)), for the gate, where |v| is mostly small."""
+    d = 1.0 + tl.exp2(v * -LOG2E)
+    return inverse(d, tl.minimum(d, 1e38))
+
+
+@triton.jit
+def wide(stride):
+    """A stride of which multiples need not fit into 32 bits."""
+    return tl.cast(stride, tl.int64)
 
 
 @triton.jit
@@ -294,7 +304,7 @@ def tile_weights(
     if FIXED:
         return fixed[None]
     else:
-        p = p + time[:, None] * stride_l + n[None, :] * stride_n
+        p = p + time[:, None] * stride_l + n.to(tl.int64)[None, :] * stride_n
         if N == NP:
             rows = tl.load(p)
         else:
@@ -429,25 +439,28 @@ def forward(
     t = tl.arange(0, T)
     own = own_steps(T, THREADS)
     group, d, ok = channels(block, slot, width, blocks_per_group, FULL)
+    far = d.to(tl.int64)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
-    A2 = load_states(A_ptr, A_n, d * A_d, N, NP, THREADS) * LOG2E
+    A2 = load_states(A_ptr, wide(A_n), far * A_d, N, NP, THREADS) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
     B_fixed = A2
     C_fixed = A2
     if B_FIXED:
-        B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP, THREADS)
+        B_fixed = load_states(B_ptr, wide(B_n), far * B_l, N, NP, THREADS)
     else:
         B_ptr += sequence * B_b + group.to(tl.int64) * B_g
     if C_FIXED:
-        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP, THREADS)
+        C_fixed = load_states(C_ptr, wide(C_n), far * C_l, N, NP, THREADS)
     else:
         C_ptr += sequence * C_b + group.to(tl.int64) * C_g
     if FROM == "given":
         states = initial_ptr + sequence * initial_b
-        h = load_states(states, initial_n, d * initial_d, N, NP, THREADS)
+        h = load_states(
+            states, wide(initial_n), far * initial_d, N, NP, THREADS
+        )
     elif FROM == "states":
         states = initial_ptr + here * (NP * LANES)
         h = load_states(states, LANES, slot, NP, NP, THREADS)
@@ -535,7 +548,7 @@ def forward(
     if WRITE_Y:
         p = last_ptr + sequence * d_inner * N
         last_chunk = ok & (chunk == n_chunks - 1)
-        store_states(p, 1, d * N, last_chunk, h, N, NP, THREADS)
+        store_states(p, 1, far * N, last_chunk, h, N, NP, THREADS)
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -559,13 +572,16 @@ def join_chunks(
     sequence = (tl.program_id(0) // (NP * blocks)).to(tl.int64)
     lane = tl.arange(0, LANES)
     group, d, ok = channels(block, lane, width, blocks_per_group, FULL)
+    far = d.to(tl.int64)
     A2 = tl.zeros((LANES,), tl.float32)
     h = tl.zeros((LANES,), tl.float32)
     if n < N:
-        A2 = tl.load(A_ptr + d * A_d + n * A_n).to(tl.float32) * LOG2E
+        p = A_ptr + far * A_d + n.to(tl.int64) * A_n
+        A2 = tl.load(p).to(tl.float32) * LOG2E
         if GIVEN:
             p = initial_ptr + sequence * initial_b
-            h = tl.load(p + d * initial_d + n * initial_n).to(tl.float32)
+            p += far * initial_d + n.to(tl.int64) * initial_n
+            h = tl.load(p).to(tl.float32)
     await_previous(OVERLAP)
     for c0 in range(0, n_chunks, U):
         ends = ()
@@ -608,14 +624,15 @@ def chunk_adjoints(
         return  # No chunk comes before it.
     t = tl.arange(0, T)
     group, d, ok = channels(block, lane, width, blocks_per_group, FULL)
+    far = d.to(tl.int64)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
-    A2 = load_states(A_ptr, A_n, d * A_d, N, NP) * LOG2E
+    A2 = load_states(A_ptr, wide(A_n), far * A_d, N, NP) * LOG2E
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
     C_fixed = A2
     if C_FIXED:
-        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP)
+        C_fixed = load_states(C_ptr, wide(C_n), far * C_l, N, NP)
     else:
         C_ptr += sequence * C_b + group.to(tl.int64) * C_g
     B_ptr += sequence * B_b + group.to(tl.int64) * B_g
@@ -794,8 +811,9 @@ def backward(
     t = tl.arange(0, T)
     own = own_steps(T, THREADS)
     group, d, ok = channels(block, slot, width, blocks_per_group, FULL)
+    far = d.to(tl.int64)
     first = (t == 0)[:, None, None]
-    A2 = load_states(A_ptr, A_n, d * A_d, N, NP, THREADS) * LOG2E
+    A2 = load_states(A_ptr, wide(A_n), far * A_d, N, NP, THREADS) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
@@ -804,14 +822,14 @@ def backward(
     dB = A2
     dC = A2
     if B_FIXED:
-        B_fixed = load_states(B_ptr, B_n, d * B_l, N, NP, THREADS)
+        B_fixed = load_states(B_ptr, wide(B_n), far * B_l, N, NP, THREADS)
         dB = tl.zeros((OWN, LANES), tl.float32)
     if C_FIXED:
-        C_fixed = load_states(C_ptr, C_n, d * C_l, N, NP, THREADS)
+        C_fixed = load_states(C_ptr, wide(C_n), far * C_l, N, NP, THREADS)
         dC = tl.zeros((OWN, LANES), tl.float32)
     if GIVEN:
         p = later_ptr + sequence * later_b
-        r = load_states(p, later_n, d * later_d, N, NP, THREADS)
+        r = load_states(p, wide(later_n), far * later_d, N, NP, THREADS)
     else:
         p = later_ptr + here * (NP * LANES)
         r = load_states(p, LANES, slot, NP, NP, THREADS)
@@ -972,7 +990,7 @@ def backward(
         store_states(p, LANES, slot, everywhere, dC, NP, NP, THREADS)
     if chunk == 0:
         before = dinitial_ptr + sequence * d_inner * N
-        store_states(before, 1, d * N, ok, r, N, NP, THREADS)
+        store_states(before, 1, far * N, ok, r, N, NP, THREADS)
 
 
 @triton.jit(do_not_specialize=[*RUNTIME, "count"])
@@ -991,6 +1009,7 @@ def sum_over_time(
     row = tl.program_id(1)
     slot = tl.arange(0, LANES)
     _, d, ok = channels(block, slot, width, blocks_per_group, FULL)
+    far = d.to(tl.int64)
     await_previous(OVERLAP)
     rows = tl.num_programs(1)
     total = tl.zeros((AT_ONCE, LANES), tl.float32)
@@ -1012,7 +1031,7 @@ def sum_over_time(
             to = dC_ptr
             if B_FIXED and row < 2 * NP + 2:
                 to = dB_ptr
-        tl.store(to + d * N + n, total, ok & (n < N))
+        tl.store(to + far * N + n, total, ok & (n < N))
 
 
 @triton.jit(do_not_specialize=["parts", "count", "length"])
@@ -1071,12 +1090,13 @@ def pair(
     n = tl.arange(0, NP)
     live = (row < count)[:, None]
     some = live & (n < N)[None, :]
+    far = n.to(tl.int64)[None, :]
     sequence = row // length
     t = row % length
     p = B_ptr + sequence * B_b + t * B_l + (group // B_share) * B_g
-    B = tl.load(p[:, None] + n[None, :] * B_n, mask=some, other=0.0)
+    B = tl.load(p[:, None] + far * B_n, mask=some, other=0.0)
     p = C_ptr + sequence * C_b + t * C_l + (group // C_share) * C_g
-    C = tl.load(p[:, None] + n[None, :] * C_n, mask=some, other=0.0)
+    C = tl.load(p[:, None] + far * C_n, mask=some, other=0.0)
     pairs = tl.join(B.to(tl.float32), C.to(tl.float32))
     pairs = tl.reshape(pairs, (ROWS, 2 * NP))
     at = (row * tl.num_programs(1) + group)[:, None] * (2 * NP)
@@ -1098,26 +1118,28 @@ def step(
     A thread reads its states before it writes them: ``after`` may be
     ``state``.
     """
-    d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    b = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(d_inner, CHANNELS)
+    d = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
+    b = (tl.program_id(0) // blocks).to(tl.int64)
     n = tl.arange(0, NP)
     inside = d < d_inner
     ok = inside[:, None] & (n < N)[None, :]
-    x_t = tl.load(x + b * x_b + d * x_d, inside, 0.0).to(tl.float32)
-    delta_t = tl.load(delta + b * delta_b + d * delta_d, inside, 0.0)
+    far, far_n = d.to(tl.int64), n.to(tl.int64)[None, :]
+    x_t = tl.load(x + b * x_b + far * x_d, inside, 0.0).to(tl.float32)
+    delta_t = tl.load(delta + b * delta_b + far * delta_d, inside, 0.0)
     delta_t = delta_t.to(tl.float32)
     if HAS_BIAS:
         delta_t += tl.load(bias + d, inside, 0.0).to(tl.float32)
     if SOFTPLUS:
         delta_t = softplus(delta_t)
-    A_n_ = tl.load(A + d[:, None] * A_d + n[None, :] * A_n, ok, 0.0)
-    B_t = tl.load(
-        B + b * B_b + (d // B_width)[:, None] * B_g + n[None, :] * B_n, ok, 0.0
-    ).to(tl.float32)
-    C_t = tl.load(
-        C + b * C_b + (d // C_width)[:, None] * C_g + n[None, :] * C_n, ok, 0.0
-    ).to(tl.float32)
-    at = d.to(tl.int64)[:, None] * h_d + n[None, :] * h_n
+    A_n_ = tl.load(A + far[:, None] * A_d + far_n * A_n, ok, 0.0)
+    group = (d // B_width).to(tl.int64)[:, None]
+    B_t = tl.load(B + b * B_b + group * B_g + far_n * B_n, ok, 0.0)
+    B_t = B_t.to(tl.float32)
+    group = (d // C_width).to(tl.int64)[:, None]
+    C_t = tl.load(C + b * C_b + group * C_g + far_n * C_n, ok, 0.0)
+    C_t = C_t.to(tl.float32)
+    at = far[:, None] * h_d + far_n * h_n
     h = tl.load(state + b * h_b + at, ok, 0.0).to(tl.float32)
     a = tl.exp2(delta_t[:, None] * (A_n_.to(tl.float32) * LOG2E))
     h = a * h + (delta_t * x_t)[:, None] * B_t
@@ -1125,8 +1147,8 @@ def step(
     if HAS_D:
         y_t += tl.load(D + d, inside, 0.0).to(tl.float32) * x_t
     if HAS_Z:
-        z_t = tl.load(z + b * z_b + d * z_d, inside, 0.0).to(tl.float32)
+        z_t = tl.load(z + b * z_b + far * z_d, inside, 0.0).to(tl.float32)
         y_t *= z_t * sigmoid(z_t)
-    at = d.to(tl.int64)[:, None] * a_d + n[None, :] * a_n
+    at = far[:, None] * a_d + far_n * a_n
     tl.store(after + b * a_b + at, h.to(after.dtype.element_ty), ok)
-    tl.store(y + b * y_b + d * y_d, y_t.to(y.dtype.element_ty), inside)
+    tl.store(y + b * y_b + far * y_d, y_t.to(y.dtype.element_ty), inside)
