@@ -214,6 +214,8 @@ def generate(
             ids, return_state=True, last_only=True, **padding
         )
         logits = logits[:, -1]
+        width = logits[:, :vocab_size].shape[-1]
+        _check_choice(temperature, top_k, top_p, width)
         worth_it = max_new_tokens >= CAPTURE_FROM and can_capture(model, ids)
         step = CapturedStep(model) if worth_it else model.step
         while True:

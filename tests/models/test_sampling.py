@@ -259,6 +259,16 @@ def test_only_real_tokens_are_chosen():
         generate(Adder(), ids, 1, top_k=10, vocab_size=9)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("vocab_size", [None, 99])
+def test_no_more_tokens_stay_than_there_are(temperature, vocab_size):
+    ids = torch.tensor([[1, 2]])
+    options = {"temperature": temperature, "vocab_size": vocab_size}
+    assert generate(Adder(), ids, 1, top_k=10, **options).shape == (1, 3)
+    with pytest.raises(ValueError, match="1 to vocab_size = 10; got 11"):
+        generate(Adder(), ids, 1, top_k=11, **options)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_is_left_in_the_mode_it_was_in(training):
     model = Adder().train(training)

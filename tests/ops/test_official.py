@@ -514,8 +514,11 @@ out = model(ids, labels=ids)
 out.loss.backward()
 grads = [p.grad for p in model.parameters()]
 model.eval()
-text = model.generate(ids, max_new_tokens=5, do_sample=False)
-torch.save([out.logits.detach(), *grads, text], {path!r})
+text = model.generate(
+    ids, max_new_tokens=5, do_sample=False, output_logits=True,
+    return_dict_in_generate=True)
+torch.save(
+    [out.logits.detach(), *grads, text.sequences, *text.logits], {path!r})
 """
 
 
