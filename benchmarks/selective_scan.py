@@ -39,7 +39,7 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,9 +221,18 @@ class Judges(NamedTuple):
     plain: dict[str, torch.Tensor]  # in the precision of the inputs
 
 
-def judges(inputs: dict, grad: torch.Tensor | None) -> Judges:
-    """What a scan is compared with; with gradients if ``grad`` is given."""
-    plainly = functools.partial(run, by("chunked"))
+def judges(
+    inputs: dict, grad: torch.Tensor | None, rung: str = "chunked"
+) -> Judges:
+    """What a scan is compared with; with gradients if ``grad`` is given.
+
+    Args:
+        inputs: of the scan.
+        grad: of y; None for values alone.
+        rung: which of plain PyTorch's judges, not the one that is judged;
+            of longer sequences than LONGEST_JUDGED it is "associative".
+    """
+    plainly = functools.partial(run, by(rung))
     if inputs["x"].shape[1] > LONGEST_JUDGED:
         plainly = run_in_stretches
     double = in_float(inputs, torch.float64)
@@ -309,14 +318,20 @@ def twice(work: Callable[[], dict]) -> dict:
     return first
 
 
-def check(scan: Callable, inputs: dict, shape: Shape, backward: bool) -> float:
-    """``compare`` a scan with its judges.
+def check(
+    scan: Callable,
+    inputs: dict,
+    shape: Shape,
+    backward: bool,
+    rung: str = "chunked",
+) -> float:
+    """``compare`` a scan with its ``judges``.
 
     Raises:
         RuntimeError: an error is more than twice that of plain PyTorch.
     """
     grad = torch.randn_like(inputs["x"]) if backward else None
-    judged = judges(inputs, grad)
+    judged = judges(inputs, grad, rung)
     return compare(run(scan, inputs, grad), judged, shape)
 
 
@@ -353,7 +368,12 @@ def _percentiles(
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end))
-    tenths = statistics.quantiles(times, n=10)
+    return spread(times)
+
+
+def spread(times: list[float]) -> tuple[float, float, float]:
+    """Median, 10th and 90th percentile, which lie among the times."""
+    tenths = statistics.quantiles(times, n=10, method="inclusive")
     return statistics.median(times), tenths[0], tenths[-1]
 
 
@@ -484,6 +504,7 @@ COLUMNS = [
     "relative_error",
     "refused",
 ]
+KEY = COLUMNS.index("mode") + 1  # what a row is of: so many columns
 
 
 def measure_shape(shape: Shape) -> list[list]:
@@ -601,7 +622,6 @@ def within(limit: float, error: float, what: str) -> float:
 def measure_peers(length: int) -> list[list]:
     """Other ways to mix a sequence, at SMALL's sizes."""
     shape = SMALL._replace(length=length)
-    inputs = make_inputs(shape)
     heads = shape.d_inner // 64
     qkv = [
         torch.randn(1, heads, length, 64, device="cuda", dtype=torch.bfloat16)
@@ -628,10 +648,22 @@ def measure_peers(length: int) -> list[list]:
         )
         for name, (agree, work, given) in peers.items()
     ]
-    for backend in ("chunked", "associative", "reference"):
-        if length > {"chunked": 8192, "associative": 8192}.get(backend, 2048):
+    return rows + measure_rungs(length)
+
+
+def measure_rungs(length: int) -> list[list]:
+    """Plain PyTorch's, at SMALL's sizes, each judged by another one."""
+    shape = SMALL._replace(length=length)
+    inputs = make_inputs(shape)
+    rows = []
+    for backend, longest, judge in (
+        ("chunked", LONGEST_JUDGED, "reference"),
+        ("associative", LONGEST_JUDGED, "chunked"),
+        ("reference", 2048, "chunked"),
+    ):
+        if length > longest:
             continue
-        error = check(by(backend), inputs, shape, False)
+        error = check(by(backend), inputs, shape, False, judge)
 
         def work(backend: str = backend) -> dict:
             return run(by(backend), inputs, None)
@@ -708,32 +740,37 @@ def measure(parts: list[str], out: Path) -> None:
         replace_text(out, json.dumps(found))
 
 
-def together(runs: list[dict]) -> dict:
+def together(runs: list[dict], parts: Iterable[str], key: int) -> dict:
     """The figures of several runs as those of one; the last of each row.
+
+    Args:
+        runs: what ``measure`` wrote.
+        parts: all that a run can have, in their order.
+        key: how many columns, from the first, say what a row is of.
 
     Raises:
         ValueError: they are of different GPUs or different software.
     """
     first = runs[0]
     for run in runs[1:]:
-        for key in ("device", "software"):
-            if run[key] != first[key]:
+        for name in ("device", "software"):
+            if run[name] != first[name]:
                 raise ValueError(
-                    f"runs of one record have the same {key}; got "
-                    f"{first[key]} and {run[key]}"
+                    f"runs of one record have the same {name}; got "
+                    f"{first[name]} and {run[name]}"
                 )
+    begun = [part for run in runs for part in run["parts"]]
     whole = {
         part
         for run in runs
         for part in run["parts"]
         if part not in run["cut_short"]
     }
-    key = COLUMNS.index("mode") + 1  # what, shape, mode
     rows = {tuple(row[:key]): row for run in runs for row in run["rows"]}
     return first | {
         "rows": list(rows.values()),
-        "parts": [part for run in runs for part in run["parts"]],
-        "cut_short": [part for part in PARTS if part not in whole],
+        "parts": [part for part in parts if part in begun],
+        "cut_short": [part for part in parts if part not in whole],
     }
 
 
@@ -773,7 +810,9 @@ def main() -> None:
             sys.exit("this measures on a GPU, and torch finds none")
         measure(options.parts, options.out)
     if options.record is not None:
-        found = together([json.loads(f.read_text()) for f in options.record])
+        found = together(
+            [json.loads(f.read_text()) for f in options.record], PARTS, KEY
+        )
         print(write_record(
             f"selective_scan_{gpu_of(found['device'])}",
             command="python -m benchmarks.selective_scan --parts "
@@ -789,7 +828,8 @@ def main() -> None:
             "backward pass is timed, all gradients: at most twice the error "
             f"of plain PyTorch in the same precision (of more than "
             f"{LONGEST_JUDGED} steps in stretches, state and its gradient "
-            "handed over), the fused scan in two runs with the same bits; "
+            "handed over; the chunked scan: by the loop over time), the "
+            "fused scan in two runs with the same bits; "
             f"official: the same error, at most {OFFICIAL_LIMIT}; "
             "attention and convolution: their formulas in float64",
             max_abs_error=None,

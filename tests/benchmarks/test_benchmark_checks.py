@@ -4,14 +4,20 @@ import contextlib
 import functools
 import itertools
 import json
+import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._pytree import tree_leaves, tree_map
 
 from benchmarks import language_models, selective_scan
+from benchmarks.language_models import RoomyTransformer
 from benchmarks.selective_scan import (
     COLUMNS,
     Shape,
@@ -20,7 +26,10 @@ from benchmarks.selective_scan import (
     make_inputs,
     peer_row,
 )
+from mambaviz.models import MambaLM, TransformerLM, sampling
+from mambaviz.ops import causal_conv1d, rms_norm
 
+ROOT = Path(__file__).parents[2]
 SMALL = Shape(batch=2, d_inner=6, length=37, d_state=3, dtype="float32")
 GENERIC = functools.partial(by_associative_scan, combine_mode="generic")
 ON_GPU = pytest.mark.skipif(
@@ -32,6 +41,15 @@ ON_GPU = pytest.mark.skipif(
 def same_gradients():
     """In sums as short as these, luck decides by how much each one errs."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Of what is so small, threads on a busy machine only wait."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -323,18 +341,23 @@ def one_run(on_a_cpu, monkeypatch):
     return measured, longer
 
 
+def together(*runs):
+    parts, key = selective_scan.PARTS, selective_scan.KEY
+    return selective_scan.together(runs, parts, key)
+
+
 def test_a_run_that_was_cut_short_loses_no_row(one_run, tmp_path):
     """And another run of what was left makes it whole."""
     measured, longer = one_run
     first = measured(tmp_path / "1.json", ["shapes", "memory"], longer)
     assert [row[1:6] for row in first["rows"]] == [[*SMALL]] * 2
     assert first["cut_short"] == ["shapes", "memory"]
-    assert selective_scan.together([first])["cut_short"] == first["cut_short"]
+    assert together(first)["cut_short"] == first["cut_short"]
     second = measured(tmp_path / "2.json", ["shapes"])
     assert second["cut_short"] == []
-    both = selective_scan.together([first, second])
+    both = together(first, second)
     assert both["cut_short"] == ["memory"]
-    assert both["parts"] == ["shapes", "memory", "shapes"]
+    assert both["parts"] == ["shapes", "memory"]
     # Of what was measured twice, the later.
     assert both["rows"] == second["rows"]
     assert [row[1:6] for row in both["rows"]] == [
@@ -347,7 +370,58 @@ def test_runs_of_different_machines_make_no_record(key, one_run, tmp_path):
     measured, _ = one_run
     run = measured(tmp_path / "1.json", ["memory"])
     with pytest.raises(ValueError, match=f"have the same {key}; got"):
-        selective_scan.together([run, run | {key: "another"}])
+        together(run, run | {key: "another"})
+
+
+@pytest.mark.parametrize("times", [[1, 2, 3, 4, 5], [9, 7, 7.5, 7, 8]])
+def test_percentiles_lie_among_the_times(times):
+    """Also those of five."""
+    median, low, high = selective_scan.spread(times)
+    assert min(times) <= low <= median <= high <= max(times)
+    assert selective_scan.spread([1, 2, 3, 4, 5]) == (3, 1.4, 4.6)
+
+
+@pytest.fixture
+def rungs(on_a_cpu, monkeypatch):
+    """What is timed of the rungs, at sizes of a CPU."""
+    timed = []
+
+    def clock(work):
+        timed.append(work)
+        return 2, 1, 3
+
+    monkeypatch.setattr(selective_scan, "SMALL", SMALL)
+    monkeypatch.setattr(selective_scan, "time_eagerly_ms", clock)
+    return timed
+
+
+def test_every_rung_is_judged(rungs):
+    rows = [as_dict(row) for row in selective_scan.measure_rungs(37)]
+    names = ["chunked", "associative", "reference"]
+    assert [row["what"] for row in rows] == names
+    assert all(0 < row["relative_error"] < 1e-6 for row in rows)
+    assert len(rungs) == 3
+    # Longer ones would be judged by the associative scan alone.
+    assert (
+        selective_scan.measure_rungs(selective_scan.LONGEST_JUDGED + 1) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "before"), [("chunked", 0), ("associative", 1), ("reference", 0)]
+)
+def test_no_rung_judges_itself(wrong, before, rungs, monkeypatch):
+    """A wrong judge refuses what is right; nothing wrong is timed."""
+    scan = selective_scan.selective_scan
+
+    def spoiled(*tensors, backend, **options):
+        y = scan(*tensors, backend=backend, **options)
+        return 1.5 * y if backend == wrong else y
+
+    monkeypatch.setattr(selective_scan, "selective_scan", spoiled)
+    with pytest.raises(RuntimeError, match="y is off by"):
+        selective_scan.measure_rungs(37)
+    assert len(rungs) == before
 
 
 @ON_GPU
@@ -355,6 +429,201 @@ def test_compiled_it_is_the_scan():
     shape = SMALL._replace(d_inner=64, length=300, d_state=16)
     scan = torch.compile(by_associative_scan, fullgraph=True, dynamic=False)
     assert check(scan, make_inputs(shape), shape, backward=False) < 1e-5
+
+
+# ---- Generation -------------------------------------------------------------
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """What a CUDA graph does, on a CPU: the models that have one."""
+    made = []
+
+    class Replayed:
+        """Its first step spoils its own state, as that of a capture does."""
+
+        def __init__(self, model):
+            made.append(model)
+            self.model, self.state = model, None
+
+        def __call__(self, ids, state):
+            if self.state is None:
+                self.state = tree_map(torch.clone, state)
+                self.logits, _ = self.model.step(
+                    ids, self.state, in_place=True
+                )
+            if state is not self.state:
+                self.set_back(state)
+            logits, _ = self.model.step(ids, self.state, in_place=True)
+            self.logits.copy_(logits)  # where the last ones were
+            return self.logits, self.state
+
+        def set_back(self, state):
+            for old, new in zip(
+                tree_leaves(self.state), tree_leaves(state), strict=True
+            ):
+                old.copy_(new)
+
+    monkeypatch.setattr(
+        sampling,
+        "can_capture",
+        lambda model, ids: getattr(model, "constant_state", False),
+    )
+    monkeypatch.setattr(sampling, "CapturedStep", Replayed)
+    return made
+
+
+def test_each_way_to_generate_agrees():
+    language_models.check_generation("cpu")
+
+
+def test_of_a_graph_it_is_the_graph_that_is_compared(graphs, monkeypatch):
+    language_models.check_generation("cpu")
+    kinds = [type(model) for model in graphs]
+    assert kinds == [MambaLM] * 3 + [RoomyTransformer] * 4
+    monkeypatch.setattr(
+        sampling.CapturedStep, "set_back", lambda self, state: None
+    )
+    with pytest.raises(RuntimeError, match="Mamba is off by"):
+        language_models.check_generation("cpu")
+
+
+def test_reading_a_prompt_makes_no_graph(graphs):
+    """As with Mamba; its time is in the same record."""
+    _, model = language_models.small_pair("Transformer", "cpu")
+    ids = torch.randint(300, (2, 5))
+    roomy = RoomyTransformer(model, 2, 5 + 24, True)
+    read = roomy.generate(ids, 1)
+    assert graphs == []
+    more = roomy.generate(ids, 24)
+    assert graphs == [roomy]
+    assert more[:, :6].equal(read)
+
+
+def spoil_step(kind, spoil, monkeypatch):
+    """Let ``spoil`` change what a step leaves behind."""
+    step = kind.step
+
+    def spoiled(self, ids, state, **options):
+        logits, after = step(self, ids, state, **options)
+        return logits, spoil(self, state, after)
+
+    monkeypatch.setattr(kind, "step", spoiled)
+
+
+def forget(self, before, after):
+    for cache in self.caches:
+        cache.k.zero_(), cache.v.zero_()
+    return after
+
+
+def stand_still(self, before, after):
+    return before
+
+
+def lose(self, before, after):
+    return tree_map(torch.zeros_like, after)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spoil", "named"),
+    [
+        (RoomyTransformer, forget, "in its room, by SDPA is off"),
+        (RoomyTransformer, stand_still, "in its room, by SDPA is off"),
+        (TransformerLM, stand_still, "Transformer is off"),
+        (MambaLM, stand_still, "Mamba is off"),
+        (MambaLM, lose, "Mamba is off"),
+    ],
+)
+def test_a_model_that_loses_its_state_is_refused(
+    kind, spoil, named, monkeypatch
+):
+    spoil_step(kind, spoil, monkeypatch)
+    with pytest.raises(RuntimeError, match=f"{named} by .*not timed"):
+        language_models.check_generation("cpu")
+
+
+def test_a_wrong_attention_by_products_is_refused(monkeypatch):
+    def wrongly(self, *arguments, softmax=torch.Tensor.softmax, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                torch.Tensor, "softmax", lambda s, d: softmax(1.01 * s, d)
+            )
+            return step(self, *arguments, **options)
+
+    step = RoomyTransformer.step
+    monkeypatch.setattr(RoomyTransformer, "step", wrongly)
+    with pytest.raises(RuntimeError, match="in its room, by products is off"):
+        language_models.check_generation("cpu")
+
+
+def test_a_wrong_prompt_is_refused(monkeypatch):
+    forward = RoomyTransformer.forward
+
+    def spoiled(self, *arguments, **options):
+        logits, state = forward(self, *arguments, **options)
+        return 1.001 * logits, state
+
+    monkeypatch.setattr(RoomyTransformer, "forward", spoiled)
+    with pytest.raises(RuntimeError, match="in its room, by SDPA is off"):
+        language_models.check_generation("cpu")
+
+
+@pytest.mark.parametrize("kind", [MambaLM, TransformerLM, RoomyTransformer])
+def test_a_wrong_token_is_refused(kind, monkeypatch):
+    generate = kind.generate
+
+    def spoiled(*arguments):
+        tokens = generate(*arguments)
+        tokens[1, -1] = (tokens[1, -1] + 1) % 300
+        return tokens
+
+    monkeypatch.setattr(kind, "generate", spoiled)
+    with pytest.raises(RuntimeError, match="not the likeliest tokens; not"):
+        language_models.check_generation("cpu")
+
+
+def test_other_logits_of_mamba_in_a_second_run_are_refused(monkeypatch):
+    runs, by_steps = itertools.count(), language_models.logits_by_steps
+
+    def racing(model, *arguments):
+        found = by_steps(model, *arguments)
+        return found.nextafter(found + next(runs))
+
+    monkeypatch.setattr(language_models, "logits_by_steps", racing)
+    with pytest.raises(RuntimeError, match="Mamba differs in a second run"):
+        language_models.check_generation("cpu")
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "Transformer"])
+def test_a_text_of_one_word_shows_nothing(kind):
+    """Which is what small models write with their first weights."""
+    ours, plain = language_models.small_pair(kind, "cpu")
+    plain.load_state_dict(ours.state_dict())
+    tokens = ours.generate(torch.randint(300, (3, 17)), 24)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="show little"):
+        language_models.check_tokens(plain.double(), tokens, 24, "it")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        language_models.measure_generation,
+        language_models.measure_small_generation,
+    ],
+)
+def test_nothing_is_timed_before_generation_agrees(part, monkeypatch):
+    def refuse():
+        raise RuntimeError("refused")
+
+    monkeypatch.setattr(language_models, "check_generation", refuse)
+    monkeypatch.setattr(language_models, "mamba", never)
+    with pytest.raises(RuntimeError, match="refused"):
+        part(never)
+
+
+def test_a_record_says_how_each_part_was_checked():
+    assert language_models.CHECKS.keys() == language_models.PARTS.keys()
 
 
 # ---- Training ---------------------------------------------------------------
@@ -433,6 +702,50 @@ def test_a_gradient_wrong_in_low_precision_only_is_not_timed():
         language_models.compare_gradients(ours, plain, ids)
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.9])
+def test_a_wrong_kernel_of_the_convolution_is_not_timed(factor, monkeypatch):
+    """The formulas do without it, on a GPU too."""
+    calls = []
+
+    def kernel(x, weight, bias, state, silu):
+        calls.append(x.dtype)
+        activation = "silu" if silu else None
+        y, _ = causal_conv1d._in_pytorch(
+            x, weight, bias, activation, state, None
+        )
+        return factor * y
+
+    monkeypatch.setattr(
+        causal_conv1d,
+        "_fits_kernels",
+        lambda x, *others: x.dtype != torch.float64,
+    )
+    monkeypatch.setitem(causal_conv1d._loaded, "convolve", kernel)
+    with (
+        contextlib.nullcontext()
+        if factor == 1
+        else pytest.raises(RuntimeError, match="in float32, off.*not timed")
+    ):
+        language_models.check_training("Mamba", False, "cpu")
+    assert set(calls) <= {torch.float32, torch.bfloat16}
+    # Two layers, of ours alone; with the right kernel in both precisions,
+    # and in the lower one two more times.
+    assert len(calls) == (8 if factor == 1 else 2)
+
+
+def test_without_kernels_there_are_none(monkeypatch):
+    for module, name in (
+        (causal_conv1d, "_fits_kernels"),
+        (rms_norm, "_fits_kernel"),
+    ):
+        monkeypatch.setattr(module, name, lambda *_: never(_))
+    with language_models.without_kernels(), torch.no_grad():
+        causal_conv1d.causal_conv1d(torch.ones(1, 3, 2), torch.ones(2, 4))
+        rms_norm.rms_norm(torch.ones(2), torch.ones(2))
+    with pytest.raises(AssertionError, match="it was timed"):
+        causal_conv1d.causal_conv1d(torch.ones(1, 3, 2), torch.ones(2, 4))
+
+
 @pytest.mark.parametrize(
     ("name", "compiled", "refused"),
     [
@@ -458,7 +771,7 @@ def test_other_bits_in_a_second_run_are_not_timed(
     monkeypatch.setattr(
         language_models, "small_pair", lambda *a: (ours, plain)
     )
-    message = f"second run {name}: differs; not timed"
+    message = f"in a second run Mamba differs: {name}; not timed"
     with (
         pytest.raises(RuntimeError, match=message)
         if refused
@@ -474,3 +787,160 @@ def test_a_row_says_nothing_of_what_it_was_not_asked():
     row = language_models.filled(("mambaviz", "Mamba"))
     assert row == ["mambaviz", "Mamba", *[None] * (width - 2)]
     assert language_models.filled(range(width)) == [*range(width)]
+
+
+# ---- transformers' Mamba ----------------------------------------------------
+
+FLOAT32, AUTOCAST, GENERATE = language_models.ALLOWED
+SMALL_TRANSFORMERS = """
+import sys
+import torch
+if sys.argv[1] == "ours":
+    from mambaviz.ops.selective_scan import official
+    official.stand_in()
+from benchmarks import language_models
+torch.save(language_models.small_transformers("cpu"), sys.argv[2])
+"""
+
+
+def test_of_transformers_all_that_is_timed_is_compared(tmp_path):
+    found = {}
+    for which in ("plain", "ours"):
+        path = tmp_path / which
+        command = [sys.executable, "-c", SMALL_TRANSFORMERS, which, path]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, cwd=ROOT, env=one_thread)
+        found[which] = torch.load(path, weights_only=True)
+    errors = language_models.compare_transformers(**found)
+    assert 1e-4 < errors.pop(AUTOCAST) < 5e-2
+    assert errors.keys() == {FLOAT32, GENERATE}
+    assert all(0 < error < 2e-6 for error in errors.values())
+
+
+def results(**spoiled):
+    """A loss and two gradients, or logits, of each mode."""
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(9, generator=generator) for _ in range(3)]
+    found = {
+        FLOAT32: exact,
+        AUTOCAST: [t.bfloat16() for t in exact],
+        GENERATE: exact[1:],
+    }
+    return {
+        mode: [*tensors[:-1], spoiled.get(mode, torch.clone)(tensors[-1])]
+        for mode, tensors in found.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "spoil"),
+    [
+        (FLOAT32, lambda t: 1.002 * t),
+        (FLOAT32, lambda t: t.index_fill(0, torch.tensor([3]), torch.nan)),
+        (AUTOCAST, lambda t: 1.03 * t),
+        (AUTOCAST, lambda t: t / 0),
+        (GENERATE, lambda t: 0.998 * t),
+        (GENERATE, lambda t: torch.nan * t),
+    ],
+)
+def test_what_is_wrong_with_stand_in_is_not_timed(mode, spoil):
+    errors = language_models.compare_transformers(results(), results())
+    assert errors == {FLOAT32: 0, AUTOCAST: errors[AUTOCAST], GENERATE: 0}
+    with pytest.raises(RuntimeError, match=f"stand_in.., {re.escape(mode)},"):
+        language_models.compare_transformers(
+            results(**{mode: spoil}), results()
+        )
+
+
+def test_a_row_has_the_error_of_what_it_times(monkeypatch):
+    """And none where another precision was compared."""
+    modes = [FLOAT32, AUTOCAST, GENERATE]
+
+    def child(command, check):
+        flag = command[command.index("--transformers") + 1]
+        out = Path(command[-1])
+        if "--only-check" in command:
+            torch.save(results(), out.parent / f"{flag == 'ours'}.pt")
+            rows = []
+        else:
+            rows = [[flag, "Mamba", 1, mode, *[0] * 8] for mode in modes]
+        out.write_text(json.dumps(rows))
+
+    rows = []
+    monkeypatch.setattr(subprocess, "run", child)
+    language_models.measure_both_transformers(
+        lambda *row: rows.append(language_models.filled(row))
+    )
+    errors = language_models.compare_transformers(results(), results())
+    assert errors[AUTOCAST] > 0
+    assert [(row[0], row[3], row[-1]) for row in rows] == [
+        ("ours", FLOAT32, 0),
+        ("ours", AUTOCAST, errors[AUTOCAST]),
+        ("ours", GENERATE, None),
+        *(("plain", mode, None) for mode in modes),
+    ]
+
+
+# ---- The record of language models ------------------------------------------
+
+
+@pytest.fixture
+def recorded(monkeypatch, tmp_path):
+    """What ``--record`` would write of some runs."""
+
+    def record(*runs):
+        paths = [tmp_path / f"{i}.json" for i in range(len(runs))]
+        for path, run in zip(paths, runs, strict=True):
+            path.write_text(json.dumps(run))
+        kept = {}
+        monkeypatch.setattr(
+            language_models,
+            "write_record",
+            lambda name, **record: kept.update(record, name=name),
+        )
+        monkeypatch.setattr(sys, "argv", ["", "--record", *map(str, paths)])
+        language_models.main()
+        return kept
+
+    return record
+
+
+def a_run(ms, parts, cut_short):
+    return {
+        "device": "NVIDIA H200",
+        "software": {"torch": "1"},
+        "parts": parts,
+        "cut_short": cut_short,
+        "rows": [
+            language_models.filled(["us", "Mamba", 1, part, 1, 64, 1, ms])
+            for part in parts
+        ],
+    }
+
+
+def test_of_a_part_measured_twice_the_later_counts(recorded):
+    first = a_run(7, ["small", "training"], ["training"])
+    record = recorded(first, a_run(8, ["training", "generation"], []))
+    assert [(row[3], row[7]) for row in record["rows"]] == [
+        ("small", 7),
+        ("training", 8),
+        ("generation", 8),
+    ]
+    assert record["config"]["cut_short"] == ["transformers"]
+    assert "--parts generation training small --out" in record["command"]
+    checks = language_models.CHECKS
+    assert record["checked_against"] == (
+        f"{checks['generation']}; {checks['training']}"
+    )
+    assert recorded(first)["config"]["cut_short"] == [
+        "generation",
+        "training",
+        "transformers",
+    ]
+
+
+@pytest.mark.parametrize("key", ["device", "software"])
+def test_models_on_different_machines_make_no_record(key, recorded):
+    run = a_run(7, ["small"], [])
+    with pytest.raises(ValueError, match=f"have the same {key}; got"):
+        recorded(run, run | {key: "another"})
