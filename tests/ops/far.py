@@ -1,28 +1,32 @@
 """Numbers that lie so far apart that 32 bits do not hold their distance."""
 
+import functools
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 HALF = 2**31  # elements
+PLACES = 64  # tensors
+ROOM = 64  # elements of each, but for the long steps
 
 
 class Holes:
-    """Memory of 2^32 numbers in half precision, almost all of it hole.
+    """Memory of half precision numbers, almost all of it hole.
 
-    Where a kernel takes 2^31 for -2^31, it reads a zero.
+    Where a kernel takes 2^31 for -2^31, it reads a zero; on a GPU it reads
+    outside, and fails.
     """
 
     def __init__(self, folder: Path) -> None:
-        size, self.used = 2 * HALF + 4096, 0
+        self.first, self.used = HALF, 0
         if torch.cuda.is_available():
-            self.memory = torch.zeros(size, dtype=torch.float16, device="cuda")
+            self.first, self.memory = 0, _on_a_gpu()
         else:
             self.memory = torch.from_file(
                 str(folder / "holes"),
                 shared=True,
-                size=size,
+                size=2 * HALF + PLACES * ROOM,
                 dtype=torch.float16,
             )
 
@@ -33,8 +37,17 @@ class Holes:
         shape[axis] = 1
         strides = [*torch.empty(shape).stride()]
         strides[axis] = HALF // 2
+        assert self.used < PLACES
+        assert values.numel() <= 3 * ROOM
         far = self.memory.as_strided(
-            values.shape, strides, HALF + 64 * self.used
+            values.shape, strides, self.first + ROOM * self.used
         )
         self.used += 1
         return far.copy_(values)
+
+
+@functools.cache
+def _on_a_gpu() -> Tensor:
+    """Once in each process, since several may share the GPU."""
+    size = HALF + PLACES * ROOM
+    return torch.zeros(size, dtype=torch.float16, device="cuda")
