@@ -55,6 +55,20 @@ def test_a_state_to_be_written_has_a_place_for_each_element():
             expect_writable(state)
 
 
+def test_a_state_of_any_size_may_be_compiled():
+    def write(state):
+        expect_writable(state)
+        return state.add_(1)
+
+    compiled = torch.compile(
+        write, backend="eager", fullgraph=True, dynamic=True
+    )
+    for size in (2, 3, 5):
+        state = torch.zeros(size, 4, 3)
+        assert compiled(state) is state
+        assert (state == 1).all()
+
+
 def test_without_a_library_each_function_is_none():
     loaded = {}
     assert not load(loaded, "mambaviz.ops.no_such_operation", "one", "two")
