@@ -147,12 +147,6 @@ def sigmoid(v):
 
 
 @triton.jit
-def wide(stride):
-    """A stride of which multiples need not fit into 32 bits."""
-    return tl.cast(stride, tl.int64)
-
-
-@triton.jit
 def load_states(
     p, stride, lane, N: tl.constexpr, NP: tl.constexpr,
     THREADS: tl.constexpr = 1,
@@ -166,13 +160,14 @@ def load_states(
     OWN: tl.constexpr = NP // THREADS
     n = tl.arange(0, OWN)
     before = tl.arange(0, LANES) // (LANES // THREADS) * OWN
-    lane += before * stride
+    at = p + before.to(tl.int64) * stride + lane
     h = tl.zeros((OWN, LANES), tl.int32)
     for i in tl.static_range(min(N, OWN)):
         if THREADS == 1 or N == NP:
-            row = tl.load(p + i * stride + lane)
+            row = tl.load(at)
         else:
-            row = tl.load(p + i * stride + lane, before + i < N, 0.0)
+            row = tl.load(at, before + i < N, 0.0)
+        at += stride
         row = row.to(tl.float32).to(tl.int32, bitcast=True)
         h += tl.where((n == i)[:, None], row[None, :], 0)
     return h.to(tl.float32, bitcast=True)
@@ -442,25 +437,23 @@ def forward(
     far = d.to(tl.int64)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
-    A2 = load_states(A_ptr, wide(A_n), far * A_d, N, NP, THREADS) * LOG2E
+    A2 = load_states(A_ptr, A_n, far * A_d, N, NP, THREADS) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
     B_fixed = A2
     C_fixed = A2
     if B_FIXED:
-        B_fixed = load_states(B_ptr, wide(B_n), far * B_l, N, NP, THREADS)
+        B_fixed = load_states(B_ptr, B_n, far * B_l, N, NP, THREADS)
     else:
         B_ptr += sequence * B_b + group.to(tl.int64) * B_g
     if C_FIXED:
-        C_fixed = load_states(C_ptr, wide(C_n), far * C_l, N, NP, THREADS)
+        C_fixed = load_states(C_ptr, C_n, far * C_l, N, NP, THREADS)
     else:
         C_ptr += sequence * C_b + group.to(tl.int64) * C_g
     if FROM == "given":
         states = initial_ptr + sequence * initial_b
-        h = load_states(
-            states, wide(initial_n), far * initial_d, N, NP, THREADS
-        )
+        h = load_states(states, initial_n, far * initial_d, N, NP, THREADS)
     elif FROM == "states":
         states = initial_ptr + here * (NP * LANES)
         h = load_states(states, LANES, slot, NP, NP, THREADS)
@@ -627,12 +620,12 @@ def chunk_adjoints(
     far = d.to(tl.int64)
     first = (t == 0)[:, None, None]
     last = (t == T - 1)[:, None, None]
-    A2 = load_states(A_ptr, wide(A_n), far * A_d, N, NP) * LOG2E
+    A2 = load_states(A_ptr, A_n, far * A_d, N, NP) * LOG2E
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
     C_fixed = A2
     if C_FIXED:
-        C_fixed = load_states(C_ptr, wide(C_n), far * C_l, N, NP)
+        C_fixed = load_states(C_ptr, C_n, far * C_l, N, NP)
     else:
         C_ptr += sequence * C_b + group.to(tl.int64) * C_g
     B_ptr += sequence * B_b + group.to(tl.int64) * B_g
@@ -813,7 +806,7 @@ def backward(
     group, d, ok = channels(block, slot, width, blocks_per_group, FULL)
     far = d.to(tl.int64)
     first = (t == 0)[:, None, None]
-    A2 = load_states(A_ptr, wide(A_n), far * A_d, N, NP, THREADS) * LOG2E
+    A2 = load_states(A_ptr, A_n, far * A_d, N, NP, THREADS) * LOG2E
     D = tl.load(D_ptr + d).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + d).to(tl.float32)[None, :]
     await_previous(OVERLAP)
@@ -822,14 +815,14 @@ def backward(
     dB = A2
     dC = A2
     if B_FIXED:
-        B_fixed = load_states(B_ptr, wide(B_n), far * B_l, N, NP, THREADS)
+        B_fixed = load_states(B_ptr, B_n, far * B_l, N, NP, THREADS)
         dB = tl.zeros((OWN, LANES), tl.float32)
     if C_FIXED:
-        C_fixed = load_states(C_ptr, wide(C_n), far * C_l, N, NP, THREADS)
+        C_fixed = load_states(C_ptr, C_n, far * C_l, N, NP, THREADS)
         dC = tl.zeros((OWN, LANES), tl.float32)
     if GIVEN:
         p = later_ptr + sequence * later_b
-        r = load_states(p, wide(later_n), far * later_d, N, NP, THREADS)
+        r = load_states(p, later_n, far * later_d, N, NP, THREADS)
     else:
         p = later_ptr + here * (NP * LANES)
         r = load_states(p, LANES, slot, NP, NP, THREADS)
