@@ -59,6 +59,7 @@ from mambaviz.ops import causal_conv1d, rms_norm
 from mambaviz.records.store import replace_text, write_record
 
 REPEATS = 3
+SMALL_VOCABULARY = 300  # of the models that are compared
 TRAINING_STEPS = 15
 NEW_TOKENS = 128
 COLUMNS = [
@@ -303,7 +304,7 @@ def check_tokens(exact: nn.Module, tokens: Tensor, n: int, what: str) -> None:
             a model that lost its state would give them too.
     """
     with without_kernels():
-        likeliest = exact(tokens)[:, -n - 1 : -1, :300].argmax(-1)
+        likeliest = exact(tokens)[:, -n - 1 : -1, :SMALL_VOCABULARY].argmax(-1)
     tokens = tokens[:, -n:]
     expect(tokens.equal(likeliest), f"{what}: not the likeliest tokens")
     different = min(len(set(row)) for row in tokens.tolist())
@@ -336,7 +337,7 @@ def check_generation(device: str = "cuda") -> None:
                 weight.mul_(8)
         plain.load_state_dict(ours.state_dict())
         exact = copy.deepcopy(plain).double()
-        ids = torch.randint(300, (3, length + n)).to(device)
+        ids = torch.randint(SMALL_VOCABULARY, (3, length + n)).to(device)
         prompt, given = ids.split([length, n], 1)
         with without_kernels():
             expected = exact(ids)[:, length - 1 :]
@@ -475,11 +476,15 @@ def small_pair(kind: str, device: str) -> tuple[nn.Module, nn.Module]:
 
     def make(backend: str) -> nn.Module:
         if kind == "Mamba":
-            config = MambaConfig(d_model=64, n_layers=2, vocab_size=300)
+            config = MambaConfig(
+                d_model=64, n_layers=2, vocab_size=SMALL_VOCABULARY
+            )
             return MambaLM(config, backend=backend)
         # Heads of 64, as the timed one has. Of narrower ones, PyTorch 2.11
         # compiles an attention that reads what is not there.
-        return TransformerLM(300, 128, 2, 2, bias=False, backend=backend)
+        return TransformerLM(
+            SMALL_VOCABULARY, 128, 2, 2, bias=False, backend=backend
+        )
 
     ours, formulas = {
         "Mamba": ("auto", "reference"),
@@ -505,7 +510,7 @@ def check_training(kind: str, compiled: bool, device: str = "cuda") -> float:
     if compiled:
         ours.compile(dynamic=False)
     # Longer than a tile and a chunk, and no multiple of them.
-    ids = torch.randint(300, (3, 150), device=device)
+    ids = torch.randint(SMALL_VOCABULARY, (3, 150), device=device)
     error = compare_gradients(ours, plain, ids)
     if kind == "Mamba":  # which promises it; PyTorch's attention does not
         first, again = (gradients(ours, ids, lower=True) for _ in range(2))
@@ -563,9 +568,13 @@ def small_transformers(device: str = "cuda") -> dict[str, list[Tensor]]:
     from transformers import MambaConfig, MambaForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 300}
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "vocab_size": SMALL_VOCABULARY,
+    }
     model = MambaForCausalLM(MambaConfig(**sizes)).to(device)
-    ids = torch.randint(300, (2, 256), device=device)
+    ids = torch.randint(SMALL_VOCABULARY, (2, 256), device=device)
     found = {}
     for mode in (BOTH_FLOAT32, BOTH_AUTOCAST):
         model.zero_grad()
@@ -830,7 +839,7 @@ def main() -> None:
             seed=0,
             config={"weights": "random", "precision": "bfloat16 weights for "
                     "generation, A_log and D in float32",
-                    "cut_short": found["cut_short"]},
+                    "runs": found["runs"], "cut_short": found["cut_short"]},
             device=found["device"],
             software=found["software"],
         ))  # fmt: skip

@@ -769,6 +769,7 @@ def together(runs: list[dict], parts: Iterable[str], key: int) -> dict:
     rows = {tuple(row[:key]): row for run in runs for row in run["rows"]}
     return first | {
         "rows": list(rows.values()),
+        "runs": [run["parts"] for run in runs],
         "parts": [part for part in parts if part in begun],
         "cut_short": [part for part in parts if part not in whole],
     }
@@ -836,7 +837,7 @@ def main() -> None:
             seed=0,
             config={"floor": {"copy_bytes_per_s": found["copy_bytes_per_s"],
                               "special_per_s": SPECIAL, "fma_per_s": FMA},
-                    "cut_short": found["cut_short"]},
+                    "runs": found["runs"], "cut_short": found["cut_short"]},
             device=found["device"],
             software=found["software"],
         ))  # fmt: skip

@@ -358,6 +358,7 @@ def test_a_run_that_was_cut_short_loses_no_row(one_run, tmp_path):
     both = together(first, second)
     assert both["cut_short"] == ["memory"]
     assert both["parts"] == ["shapes", "memory"]
+    assert both["runs"] == [["shapes", "memory"], ["shapes"]]
     # Of what was measured twice, the later.
     assert both["rows"] == second["rows"]
     assert [row[1:6] for row in both["rows"]] == [
@@ -927,6 +928,10 @@ def test_of_a_part_measured_twice_the_later_counts(recorded):
         ("generation", 8),
     ]
     assert record["config"]["cut_short"] == ["transformers"]
+    assert record["config"]["runs"] == [
+        ["small", "training"],
+        ["training", "generation"],
+    ]
     assert "--parts generation training small --out" in record["command"]
     checks = language_models.CHECKS
     assert record["checked_against"] == (

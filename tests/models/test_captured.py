@@ -31,6 +31,13 @@ def small(device: str = "cpu") -> MambaLM:
     return MambaLM(config).to(device).eval()
 
 
+def begun(batch: int, length: int) -> tuple:
+    """On a GPU a model, tokens, its captured step, and a state."""
+    model = small("cuda")
+    ids = torch.randint(50, (batch, length), device="cuda")
+    return model, ids, CapturedStep(model), model.initial_state(batch)
+
+
 def test_it_needs_a_gpu():
     model = small()
     step = CapturedStep(model)
@@ -149,10 +156,8 @@ def test_a_hook_on_a_part_is_one_on_the_model(kind):
 @ON_GPU
 @torch.no_grad()
 def test_it_steps_as_the_model_does():
-    model = small("cuda")
-    ids = torch.randint(50, (3, 20), device="cuda")
-    step = CapturedStep(model)
-    state = captured = model.initial_state(3)
+    model, ids, step, state = begun(3, 20)
+    captured = state
     for k in range(20):
         logits, state = model.step(ids[:, k], state)
         found, captured = step(ids[:, k], captured)
@@ -182,10 +187,8 @@ def test_it_goes_on_from_another_state():
 @ON_GPU
 @torch.no_grad()
 def test_a_step_captured_under_autocast_outlives_it():
-    model = small("cuda")
-    ids = torch.randint(50, (3, 9), device="cuda")
-    step = CapturedStep(model)
-    state, captured = model.initial_state(3), model.initial_state(3)
+    model, ids, step, state = begun(3, 9)
+    captured = model.initial_state(3)
     taken = []
     for k in range(9):
         with torch.autocast("cuda", torch.bfloat16):
@@ -207,10 +210,8 @@ def test_a_step_captured_under_autocast_outlives_it():
 @pytest.mark.parametrize("first", [True, False])
 @torch.no_grad()
 def test_calls_in_inference_mode_and_outside_go_together(first):
-    model = small("cuda")
-    ids = torch.randint(50, (3, 6), device="cuda")
-    step = CapturedStep(model)
-    state = captured = model.initial_state(3)
+    model, ids, step, state = begun(3, 6)
+    captured = state
     for k in range(6):
         expected, state = model.step(ids[:, k], state)
         with torch.inference_mode((k % 2 == 0) == first):

@@ -2,72 +2,56 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton")
 
 from mambaviz.ops.causal_conv1d import causal_conv1d, causal_conv1d_step
 from mambaviz.ops.rms_norm import rms_norm
-from mambaviz.ops.selective_scan import selective_scan, selective_scan_step
+from mambaviz.ops.selective_scan import selective_scan_step
+from tests.ops import test_causal_conv1d
+from tests.ops.scan_cases import case, in_dtype, run, scan_by
 
-BATCH, LENGTH, D_INNER, D_STATE = 2, 600, 64, 16
+LENGTH = 600  # on a GPU, chunks of time
 
 
-def given(device: str) -> dict[str, torch.Tensor]:
-    """The same numbers on each device."""
-    at_random = torch.Generator().manual_seed(0)
-    shapes = {
-        "x": (BATCH, LENGTH, D_INNER),
-        "delta": (BATCH, LENGTH, D_INNER),
-        "A": (D_INNER, D_STATE),
-        "B": (BATCH, LENGTH, D_STATE),
-        "C": (BATCH, LENGTH, D_STATE),
+def given(arguments: dict, device: str) -> dict:
+    """In float32 on a device."""
+    return {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in in_dtype(arguments, torch.float32).items()
     }
-    tensors = {
-        name: torch.randn(*shape, generator=at_random)
-        for name, shape in shapes.items()
-    }
-    tensors["A"] = -tensors["A"].exp()
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def scan(device: str) -> list[torch.Tensor]:
-    """So long that time is cut into chunks: every kernel of the scan."""
-    tensors = given(device)
-    for tensor in tensors.values():
-        tensor.requires_grad_()
-    y = selective_scan(**tensors, delta_softplus=True, backend="fused")
-    y.square().sum().backward()
-    return [y, *(tensor.grad for tensor in tensors.values())]
+def scan(device: str, length: int = LENGTH) -> list[Tensor]:
+    """Every kernel of it."""
+    tensors = given(case(length=length, d_inner=64, d_state=16), device)
+    return [*run(scan_by("fused"), tensors).values()]
 
 
-def scan_step(device: str) -> list[torch.Tensor]:
-    tensors = {
-        name: tensor if name == "A" else tensor[:, 0]
-        for name, tensor in given(device).items()
-    }
-    state = torch.ones(BATCH, D_INNER, D_STATE, device=device)
-    return [*selective_scan_step(state, **tensors, delta_softplus=True)]
+def scan_step(device: str) -> list[Tensor]:
+    a = given(case(length=1, d_inner=64, d_state=16), device)
+    now = {n: a[n][:, 0] for n in ("x", "delta", "B", "C", "z")}
+    rest = {n: a[n] for n in ("A", "D", "delta_bias", "delta_softplus")}
+    return [*selective_scan_step(a["initial_state"], **now, **rest)]
 
 
-def convolution(device: str) -> list[torch.Tensor]:
-    tensors = given(device)
-    x = tensors["x"].requires_grad_()
-    weight = tensors["A"][:, :4].contiguous().requires_grad_()
-    y = causal_conv1d(x, weight)
-    y.square().sum().backward()
-    return [y, x.grad, weight.grad]
+def convolution(device: str) -> list[Tensor]:
+    tensors = given(test_causal_conv1d.arguments(length=LENGTH), device)
+    leaves = [tensor.requires_grad_() for tensor in tensors.values()]
+    y = causal_conv1d(**tensors)
+    return [y, *torch.autograd.grad(y.square().sum(), leaves)]
 
 
-def convolution_step(device: str) -> list[torch.Tensor]:
-    tensors = given(device)
-    state = torch.ones(BATCH, D_INNER, 3, device=device)
-    weight = tensors["A"][:, :4]
-    return [*causal_conv1d_step(state, tensors["x"][:, 0], weight)]
+def convolution_step(device: str) -> list[Tensor]:
+    a = given(test_causal_conv1d.arguments(length=1), device)
+    weights = a["weight"], a["bias"]
+    return [*causal_conv1d_step(a["initial_state"], a["x"][:, 0], *weights)]
 
 
-def norm(device: str) -> list[torch.Tensor]:
-    tensors = given(device)
-    return [rms_norm(tensors["x"], tensors["x"][0, 0])]
+def norm(device: str) -> list[Tensor]:
+    x = given(case(), device)["x"]
+    return [rms_norm(x, x[0, 0])]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

@@ -32,7 +32,7 @@ def _forward(
     state: Tensor | None,
     silu: bool,
 ) -> Tensor:
-    batch, length, d_inner = x.shape
+    _, length, d_inner = x.shape
     x = contiguous_channels(x)
     y = x.new_empty(x.shape)
     before = x if state is None else state

@@ -23,6 +23,7 @@ import triton
 from torch import Tensor
 
 from mambaviz.ops.launch import (
+    MOST,
     contiguous_channels,
     next_power_of_2,
     on_device,
@@ -37,7 +38,6 @@ STATES = 16
 # Threads that share so many: twice the programs, each with half the registers.
 THREADS = 2
 MAX_STATES = 256
-MAX_GROUPS = 2**16 - 1  # of B and C together: a grid's second axis
 # Steps that are written out one after the other, forwards: the exponentials
 # of one hide the latency of another. TILE_OF_BOTH where two threads share.
 TILE = 8
@@ -100,8 +100,8 @@ def refusal(
     if A.shape[1] > MAX_STATES:
         return f"d_state is at most {MAX_STATES}, and got {A.shape[1]}"
     groups = _groups(B, C)
-    if groups > MAX_GROUPS:
-        return f"it takes at most {MAX_GROUPS} groups, and got {groups}"
+    if groups > MOST:
+        return f"it takes at most {MOST} groups, and got {groups}"
     if not (x.is_cuda or triton.knobs.runtime.interpret):
         return f"it runs on a GPU, and got a tensor on {x.device}"
     return None
