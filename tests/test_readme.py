@@ -164,7 +164,7 @@ def test_tokens_a_second_are_those_of_the_record():
     ]
     loop = row_of("mambaviz, growing cache", "Transformer", 32)
     faster = row_of(*mamba, 32)["tokens_per_s"] / loop["tokens_per_s"]
-    assert faster > 5, "more than the paper's factor of four to five"
+    assert 4 < faster < 5, "the paper's factor of four to five"
     text = " ".join(README.split())
     for said in (
         "{} tokens a second in {};".format(*of(*mamba, 128)),
@@ -172,7 +172,9 @@ def test_tokens_a_second_are_those_of_the_record():
         "prompt, took {:.2f} s and {:.2f} s: a factor of {:.1f}.".format(
             *(ms / 1e3 for ms in alone), alone[1] / alone[0]
         ),
-        f"is ahead, by {of(*graph, 1)[0]} to {of(*mamba, 1)[0]}.",
+        "Mamba is ahead, by {} to {}.".format(
+            of(*mamba, 1)[0], of(*graph, 1)[0]
+        ),
         "whose cache grows gave {}, one as a graph {}, Mamba {}:".format(
             of("mambaviz, growing cache", "Transformer", 32)[0],
             of(*graph, 32)[0],
