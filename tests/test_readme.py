@@ -172,9 +172,7 @@ def test_tokens_a_second_are_those_of_the_record():
         "prompt, took {:.2f} s and {:.2f} s: a factor of {:.1f}.".format(
             *(ms / 1e3 for ms in alone), alone[1] / alone[0]
         ),
-        "Mamba is ahead, by {} to {}.".format(
-            of(*mamba, 1)[0], of(*graph, 1)[0]
-        ),
+        f"Mamba is ahead, by {of(*mamba, 1)[0]} to {of(*graph, 1)[0]}.",
         "whose cache grows gave {}, one as a graph {}, Mamba {}:".format(
             of("mambaviz, growing cache", "Transformer", 32)[0],
             of(*graph, 32)[0],
