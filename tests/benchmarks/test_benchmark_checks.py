@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from benchmarks import language_models, selective_scan
-from benchmarks.language_models import RoomyTransformer
+from benchmarks.language_models import SMALL_VOCABULARY, RoomyTransformer
 from benchmarks.selective_scan import (
     COLUMNS,
     Shape,
@@ -27,6 +27,7 @@ from benchmarks.selective_scan import (
     peer_row,
 )
 from mambaviz.models import MambaLM, TransformerLM, sampling
+from mambaviz.models.captured import overwrite
 from mambaviz.ops import causal_conv1d, rms_norm
 
 ROOT = Path(__file__).parents[2]
@@ -462,10 +463,7 @@ def graphs(monkeypatch):
             return self.logits, self.state
 
         def set_back(self, state):
-            for old, new in zip(
-                tree_leaves(self.state), tree_leaves(state), strict=True
-            ):
-                old.copy_(new)
+            overwrite(self.state, state)
 
     monkeypatch.setattr(
         sampling,
@@ -494,7 +492,7 @@ def test_of_a_graph_it_is_the_graph_that_is_compared(graphs, monkeypatch):
 def test_reading_a_prompt_makes_no_graph(graphs):
     """As with Mamba; its time is in the same record."""
     _, model = language_models.small_pair("Transformer", "cpu")
-    ids = torch.randint(300, (2, 5))
+    ids = torch.randint(SMALL_VOCABULARY, (2, 5))
     roomy = RoomyTransformer(model, 2, 5 + 24, True)
     read = roomy.generate(ids, 1)
     assert graphs == []
@@ -578,7 +576,7 @@ def test_a_wrong_token_is_refused(kind, monkeypatch):
 
     def spoiled(*arguments):
         tokens = generate(*arguments)
-        tokens[1, -1] = (tokens[1, -1] + 1) % 300
+        tokens[1, -1] = (tokens[1, -1] + 1) % SMALL_VOCABULARY
         return tokens
 
     monkeypatch.setattr(kind, "generate", spoiled)
@@ -603,7 +601,7 @@ def test_a_text_of_one_word_shows_nothing(kind):
     """Which is what small models write with their first weights."""
     ours, plain = language_models.small_pair(kind, "cpu")
     plain.load_state_dict(ours.state_dict())
-    tokens = ours.generate(torch.randint(300, (3, 17)), 24)
+    tokens = ours.generate(torch.randint(SMALL_VOCABULARY, (3, 17)), 24)
     with torch.no_grad(), pytest.raises(RuntimeError, match="show little"):
         language_models.check_tokens(plain.double(), tokens, 24, "it")
 
@@ -682,7 +680,7 @@ def test_a_wrong_gradient_is_not_timed(kind, spoil):
     name, spoiled = parameter(ours, kind)
     spoiled.register_hook(spoil)
     ids = torch.randint(
-        300, (2, 40), generator=torch.Generator().manual_seed(0)
+        SMALL_VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(0)
     )
     with pytest.raises(RuntimeError, match=f"{name} in float32.*not timed"):
         language_models.compare_gradients(ours, plain, ids)
@@ -699,7 +697,7 @@ def test_a_gradient_wrong_in_low_precision_only_is_not_timed():
 
     spoiled.register_hook(spoil_the_second)
     ids = torch.randint(
-        300, (2, 40), generator=torch.Generator().manual_seed(0)
+        SMALL_VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(0)
     )
     with pytest.raises(RuntimeError, match=f"{name} under autocast"):
         language_models.compare_gradients(ours, plain, ids)
